@@ -1,0 +1,1 @@
+"""landscape: the shape of the loss around a trained model."""

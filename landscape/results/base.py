@@ -1,0 +1,117 @@
+"""Results describe themselves once; the codec, ``--json``, CSV, tables and xarray read that description.
+
+A result is a frozen dataclass whose fields are made with :func:`quantity`. Three kinds of absence are kept
+apart: ``NaN`` is a number that came out as NaN; ``None`` is a whole field that was not computed; a masked
+element of a :class:`numpy.ma.MaskedArray` is one element that was not computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from landscape.results.provenance import Provenance
+
+__all__ = ["STATUSES", "Quantity", "Result", "kinds", "jsonable", "quantity", "register"]
+
+STATUSES = ("complete", "not_converged", "oscillating", "failed", "partial")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What one field of a result is: a sentence, named dimensions, a unit, the field that holds its error."""
+
+    name: str
+    text: str
+    dims: tuple[str, ...] = ()
+    unit: str = ""
+    error: str = ""
+
+
+def quantity(
+    text: str, *, dims: tuple[str, ...] = (), unit: str = "", error: str = "", **field: Any
+) -> Any:
+    """A dataclass field that says what it is. ``error`` names the field that holds its uncertainty."""
+    return dataclasses.field(
+        metadata={"text": text, "dims": dims, "unit": unit, "error": error}, **field
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """What every analysis reports; each kind adds its own quantities."""
+
+    kind: ClassVar[str] = ""
+
+    status: str = quantity("One of complete, not_converged, oscillating, failed, partial.")
+    loss: float = quantity("Mean loss over the data at the weights.", unit="loss")
+    gradient_norm: float = quantity("Euclidean norm of the gradient.", unit="loss / weight")
+    examples: int = quantity("Number of examples used.")
+    terms: int = quantity("Number of loss terms the mean is over (examples, elements or tokens).")
+    parameters: int = quantity("Number of parameters measured (tied ones counted once).")
+    accuracy: float | None = quantity(
+        "Share of terms whose label is predicted right, where labels are classes.", default=None
+    )
+    provenance: Provenance | None = None
+
+    @classmethod
+    def quantities(cls) -> tuple[Quantity, ...]:
+        """The described fields, in order of declaration (``provenance`` is not one)."""
+        return tuple(
+            Quantity(
+                f.name,
+                f.metadata["text"],
+                f.metadata["dims"],
+                f.metadata["unit"],
+                f.metadata["error"],
+            )
+            for f in dataclasses.fields(cls)
+            if "text" in f.metadata
+        )
+
+    def __iter__(self) -> Iterator[tuple[Quantity, Any]]:
+        for q in self.quantities():
+            yield q, getattr(self, q.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain Python objects; non-finite numbers and what was not computed become ``None``."""
+        return {q.name: jsonable(value) for q, value in self}
+
+
+def jsonable(value: Any) -> Any:
+    """``value`` as objects that JSON knows; NaN, infinities and masked elements become ``None``."""
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, np.ma.MaskedArray):
+        return jsonable(value.astype(object).filled(None).tolist())
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, list | tuple):
+        return [jsonable(v) for v in value]
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+R = TypeVar("R", bound=type[Result])
+_KINDS: dict[str, type[Result]] = {}
+
+
+def register(cls: R) -> R:
+    """Class decorator: make a kind of result known to the store by its name."""
+    _KINDS[cls.kind] = cls
+    return cls
+
+
+def kinds() -> Mapping[str, type[Result]]:
+    """The known kinds of result by name."""
+    return dict(_KINDS)
