@@ -1,1 +1,50 @@
-"""landscape: the shape of the loss around a trained model."""
+"""landscape: the shape of the loss around a trained model.
+
+Importing this package imports neither torch nor matplotlib; its names are loaded when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from landscape.api import eigen, open
+    from landscape.checkpoint import inspect_checkpoint, load_checkpoint, load_into, save_checkpoint
+    from landscape.errors import LandscapeError
+    from landscape.problem import Problem
+    from landscape.project import load_problem
+
+__all__ = [
+    "LandscapeError",
+    "Problem",
+    "eigen",
+    "inspect_checkpoint",
+    "load_checkpoint",
+    "load_into",
+    "load_problem",
+    "open",
+    "save_checkpoint",
+]
+
+_HOMES = {
+    "LandscapeError": "errors",
+    "Problem": "problem",
+    "eigen": "api",
+    "inspect_checkpoint": "checkpoint",
+    "load_checkpoint": "checkpoint",
+    "load_into": "checkpoint",
+    "load_problem": "project",
+    "open": "api",
+    "save_checkpoint": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'landscape' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"landscape.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

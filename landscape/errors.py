@@ -8,6 +8,7 @@ __all__ = [
     "ConfigurationError",
     "DataError",
     "InputError",
+    "Interrupted",
     "LandscapeError",
     "OutOfMemory",
     "StoreError",
@@ -64,3 +65,9 @@ class ComputationError(LandscapeError):
 
 class OutOfMemory(ComputationError):
     """Memory ran out, also with the smallest pieces."""
+
+
+class Interrupted(LandscapeError):
+    """Stopped by Ctrl-C or SIGTERM; what was done is kept."""
+
+    exit_code = INTERRUPTED

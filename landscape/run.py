@@ -1,12 +1,48 @@
-"""The one place that makes an analysis happen: identity, seed, partial state, signals, limits, store."""
+"""The one place that makes an analysis happen: identity, seed, partial state, signals, limits, store.
+
+Command line, batch, Python and monitor call :func:`execute`; resumption, skipping what is done, Ctrl-C,
+limits and retries are the same for all of them because they are written here once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import dataclasses
+import hashlib
+import json
+import platform
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from landscape.settings import option
+from landscape.analyses.base import Analysis, Saved, Start, State, analysis
+from landscape.errors import (
+    DONE,
+    FAILED,
+    NOT_REACHED,
+    Interrupted,
+    OutOfMemory,
+    StoreError,
+)
+from landscape.results import Provenance, Result, jsonable
+from landscape.settings import option, options_of
+from landscape.store import PartialFile, ResultFile, default_path, partial_path, write_vectors
+from landscape.store.files import locked
 
-__all__ = ["RunSettings"]
+if TYPE_CHECKING:
+    from landscape.problem import Problem
+
+__all__ = ["Observer", "Plan", "RunSettings", "execute", "exit_code", "plan", "run_id", "stored_path"]
+
+#: Least seconds between two writes of the partial state, and how many times as long as a write takes.
+_FLUSH_SECONDS, _FLUSH_RATIO = 0.5, 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +63,354 @@ class RunSettings:
     fresh: bool = option(
         False, "Compute again, also when the same run is stored or was interrupted.", identity=False
     )
+
+
+class Observer(Protocol):
+    """Somebody who is told how it goes."""
+
+    def note(self, text: str) -> None:
+        """A line worth saying."""
+
+    def progress(self, done: int, total: int | None, text: str) -> None:
+        """Steps done, steps expected (None if unknown), what is going on."""
+
+
+class _Silent:
+    def note(self, text: str) -> None:
+        """Nothing is said."""
+
+    def progress(self, done: int, total: int | None, text: str) -> None:
+        """Nothing is shown."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would take, before it is begun. ``seconds`` come from a few timed examples."""
+
+    id: str
+    products: int
+    at_most: int
+    gradients: float
+    memory_bytes: int
+    seconds: float
+    examples: int
+    parameters: int
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def exit_code(result: Result) -> int:
+    """0 complete; 4 finished, but not to the accuracy asked for; 3 failed."""
+    return {"complete": DONE, "failed": FAILED}.get(result.status, NOT_REACHED)
+
+
+def stored_path(problem: Problem, run: RunSettings) -> Path:
+    """The result file of a run: ``--output``, else one for each checkpoint in ``landscape-results/``."""
+    if run.output is not None:
+        return Path(run.output)
+    if problem.checkpoint is not None:
+        return default_path(problem.checkpoint.path, problem.checkpoint.sha256)
+    return default_path("weights", _weights_hash(problem))
+
+
+def run_id(kind: str, problem: Problem, settings: Any, run: RunSettings) -> str:
+    """What makes it this run: kind, weights, data, problem, settings and, if given, the seed."""
+    identity = {
+        "kind": kind,
+        "weights": problem.checkpoint.sha256 if problem.checkpoint else _weights_hash(problem),
+        "data": problem.data.fingerprint,
+        "problem": problem.description,
+        "parameters": [list(problem.selection.layout.names), problem.size],
+        "dtype": str(problem.dtype),
+        "settings": _identity(settings),
+        "seed": run.seed,
+    }
+    text = json.dumps(jsonable(identity), sort_keys=True)
+    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _identity(settings: Any) -> dict[str, Any]:
+    return {o.name: getattr(settings, o.name) for o in options_of(type(settings)) if o.identity}
+
+
+def _weights_hash(problem: Problem) -> str:
+    return hashlib.sha256(problem.selection.flat().cpu().numpy().tobytes()).hexdigest()
+
+
+def plan(kind: str, problem: Problem, settings: Any, run: RunSettings) -> Plan:
+    """What :func:`execute` would take; a few examples are timed, nothing is stored."""
+    of = analysis(kind).plan(problem, settings)
+    piece = next(iter(problem.pieces(min(problem.examples, 32))))
+    problem.measure([piece])
+    start = time.perf_counter()
+    problem.measure([piece])
+    per_gradient = (time.perf_counter() - start) / piece.examples * problem.examples
+    return Plan(
+        id=run_id(kind, problem, settings, run),
+        products=of.products,
+        at_most=of.at_most,
+        gradients=of.gradients,
+        memory_bytes=of.memory_bytes,
+        seconds=of.gradients * per_gradient,
+        examples=problem.examples,
+        parameters=problem.size,
+        notes=of.notes,
+    )
+
+
+def execute(
+    kind: str,
+    problem: Problem,
+    settings: Any,
+    run: RunSettings | None = None,
+    *,
+    observer: Observer | None = None,
+    command: str = "",
+    store: bool = True,
+) -> Result:
+    """Make an analysis happen, or find it done.
+
+    With ``store``, a finished run of the same identity is read back instead, an interrupted one is resumed
+    bit for bit, and the result is added to its file. SIGINT and SIGTERM stop it after the current step.
+
+    Raises:
+        Interrupted: by a signal; what was done is kept, the same call resumes it.
+        OutOfMemory: also with the smallest pieces.
+        LandscapeError: as the problem, the analysis or the store raise it.
+    """
+    run, observer = run or RunSettings(), observer or _Silent()
+    for note in problem.notes:
+        observer.note(note)
+    if not store:
+        return _Execution(analysis(kind), problem, settings, run, observer, command).carry_out(None)
+    path = stored_path(problem, run)
+    identity = run_id(kind, problem, settings, run)
+    if not run.fresh and (found := _finished(path, identity)) is not None:
+        observer.note(f"the same run is stored ({identity} in {path}): shown from there; --fresh computes again")
+        return found
+    partial = PartialFile(partial_path(path, identity))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(partial.path):
+        execution = _Execution(analysis(kind), problem, settings, run, observer, command, identity)
+        result = execution.carry_out(partial)
+        result = _with_vectors_apart(result, path)
+        ResultFile(path).add(result)
+        if result.status != "partial":
+            partial.remove()
+    return result
+
+
+def _finished(path: Path, identity: str) -> Result | None:
+    """The stored run of this identity, unless a time limit stopped it."""
+    if not path.exists():
+        return None
+    file = ResultFile(path)
+    for header in file.runs():
+        if header.id == identity and header.status != "partial":
+            return file.read(identity)
+    return None
+
+
+@contextlib.contextmanager
+def _only_one(partial: Path) -> Iterator[None]:
+    """No two processes compute one run at once."""
+    try:
+        with locked(partial, timeout=0.0):
+            yield
+    except StoreError as error:
+        if "another writer" in error.what:
+            raise StoreError(
+                "this very run is being computed already", found=error.found, do="wait for it, or use --seed"
+            ) from error
+        raise
+
+
+def _with_vectors_apart(result: Result, path: Path) -> Result:
+    """Vectors as long as the model go to a file of their own."""
+    vectors = getattr(result, "eigenvectors", None)
+    if vectors is None or result.provenance is None:
+        return result
+    file = write_vectors(path.parent, path.stem, vectors, {"run": result.provenance.id})
+    return dataclasses.replace(result, eigenvectors_file=file.name)  # type: ignore[call-arg]
+
+
+@dataclass
+class _Execution:
+    """One run from beginning to end."""
+
+    module: Analysis
+    problem: Problem
+    settings: Any
+    run: RunSettings
+    observer: Observer
+    command: str
+    identity: str = ""
+    header: dict[str, Any] = field(default_factory=dict)
+    last_flush: float = 0.0
+    flush_cost: float = 0.0
+
+    def carry_out(self, partial: PartialFile | None) -> Result:
+        """Run or resume the steps, then finish."""
+        from landscape.machine import threads
+
+        saved = self._prepare(partial)
+        began = time.monotonic()
+        with threads(self.header["threads"]) as count, _signals() as stopped, _own_randomness(self.problem):
+            self.header["threads"] = count
+            state, limited = self._loop(partial, saved, stopped, began)
+            result = self.module.finish(self.problem, self.settings, state)
+        if limited:
+            result = dataclasses.replace(result, status="partial")
+        return dataclasses.replace(result, provenance=self._provenance(state))
+
+    def _prepare(self, partial: PartialFile | None) -> Saved | None:
+        """The header of a new run, or that of the interrupted one with its state."""
+        found = partial.read() if partial and not self.run.fresh else None
+        given = self.run.seed is not None
+        if found is None:
+            self.header = {
+                "seed": self.run.seed if given else secrets.randbits(32),
+                "seed_given": given,
+                "threads": self.problem.threads,
+                "strategy": None,
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "versions": versions(),
+            }
+            if not given:
+                self.observer.note(f"seed {self.header['seed']} (drawn; --seed {self.header['seed']} repeats this run)")
+            return None
+        self.header, arrays, counters = found
+        self.observer.note(f"resumed at step {counters.get('products', 0)} (seed {self.header['seed']})")
+        if self.header["versions"] != versions():
+            self.observer.note("software versions have changed since: still right, but not bit for bit the same")
+        return Saved(arrays, dict(counters))
+
+    def _loop(
+        self, partial: PartialFile | None, saved: Saved | None, stopped: Callable[[], bool], began: float
+    ) -> tuple[Saved, bool]:
+        """Step by step to the end, to a limit or to a signal; smaller pieces when memory runs out."""
+        from landscape.machine import is_out_of_memory
+
+        strategy = self.header["strategy"]
+        while True:
+            try:
+                for state in self._steps(saved, strategy):
+                    self.header["strategy"] = strategy = dict(state.strategy)
+                    self.observer.progress(state.done, state.total, state.text)
+                    if state.over:
+                        return state.save(), False
+                    late = self.run.time_limit is not None and time.monotonic() - began > self.run.time_limit
+                    end = late or stopped()
+                    if end or self._flush_due(saved is None):
+                        saved = self._flush(partial, state)
+                    if late and not stopped():
+                        self.observer.note("time limit reached: what there is is stored; the same command goes on")
+                        return saved or state.save(), True
+                    if end:
+                        raise self._interrupted(partial, state)
+                raise RuntimeError("the analysis ended without a last state")
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                strategy = self._smaller(strategy, error)
+
+    def _steps(self, saved: Saved | None, strategy: Mapping[str, Any] | None) -> Iterator[State]:
+        start = Start(self.header["seed"], saved, strategy)
+        return self.module.steps(self.problem, self.settings, {}, start)
+
+    def _smaller(self, strategy: Mapping[str, Any] | None, error: BaseException) -> dict[str, Any]:
+        """The strategy with smaller pieces, or the error that says what to set."""
+        from landscape.curvature.strategy import Strategy
+
+        names = Strategy.__dataclass_fields__
+        smaller = Strategy(**{name: strategy[name] for name in names}).smaller() if strategy else None
+        if smaller is None or strategy is None:
+            raise OutOfMemory(
+                "memory ran out, also with the smallest pieces",
+                found=str(error).splitlines()[0][:200],
+                do="set a smaller --batch-size or --memory, restrict --params, or use --samples or --device cpu",
+            ) from error
+        self.observer.note(
+            f"memory ran out: going on with pieces of {smaller.micro_batch} examples, "
+            f"{smaller.kept_pieces} graphs kept"
+        )
+        return {**strategy, **smaller.to_json()}
+
+    def _flush_due(self, first: bool) -> bool:
+        """The first state always, so that seed and strategy are on disk before the work; then now and then."""
+        wait = max(_FLUSH_SECONDS, _FLUSH_RATIO * self.flush_cost)
+        return first or time.monotonic() - self.last_flush > wait
+
+    def _flush(self, partial: PartialFile | None, state: State) -> Saved:
+        start = time.monotonic()
+        saved = state.save()
+        if partial is not None:
+            partial.write({**self.header, "identity": self.identity}, saved.arrays, saved.counters)
+        self.last_flush = time.monotonic()
+        self.flush_cost = self.last_flush - start
+        return Saved({name: array.copy() for name, array in saved.arrays.items()}, dict(saved.counters))
+
+    def _interrupted(self, partial: PartialFile | None, state: State) -> Interrupted:
+        kept = f"{state.done} steps are kept in {partial.path}" if partial else "nothing was being stored"
+        return Interrupted("interrupted", found=kept, do="the same command goes on from there" if partial else "")
+
+    def _provenance(self, state: Saved) -> Provenance:
+        problem = self.problem
+        return Provenance(
+            id=self.identity or f"{self.module.kind}-unstored",
+            command=self.command,
+            checkpoint=problem.checkpoint,
+            settings=jsonable(dataclasses.asdict(self.settings)),
+            problem=jsonable(problem.description),
+            data_fingerprint=problem.data.fingerprint,
+            seed=self.header["seed"],
+            seed_given=self.header["seed_given"],
+            device=str(problem.device),
+            dtype=str(problem.dtype).removeprefix("torch."),
+            strategy={**(self.header["strategy"] or {}), "threads": self.header["threads"]},
+            versions=self.header["versions"],
+            started=self.header["started"],
+            seconds=float(state.counters.get("seconds", 0.0)),
+        )
+
+
+def versions() -> dict[str, str]:
+    """What computed it."""
+    found = {"python": platform.python_version()}
+    for name in ("landscape-diagnostics", "torch", "numpy", "scipy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM ask for a stop after the step; a second one stops at once. Main thread only."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _own_randomness(problem: Problem) -> Iterator[None]:
+    """Whatever the model draws from torch's global generators, they are as before afterwards."""
+    import torch
+
+    devices = [problem.device] if problem.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        yield

@@ -1,0 +1,20 @@
+"""One module per command; each has ``command``, a function whose docstring is its help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from . import doctor, eigen, init, inspect, plot, rm, show
+
+__all__ = ["COMMANDS"]
+
+#: The commands by name, in the order of the help page.
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "inspect": inspect.command,
+    "init": init.command,
+    "eigen": eigen.command,
+    "show": show.command,
+    "plot": plot.command,
+    "rm": rm.command,
+    "doctor": doctor.command,
+}

@@ -1,13 +1,26 @@
-"""``landscape eigen``: certified eigenvalues of the Hessian at a checkpoint."""
+"""``landscape eigen``: certified eigenvalues of the Hessian at a checkpoint.
+
+Torch is imported when the work begins, so that the options can be shown without it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from landscape.analyses.base import Plan, Saved, Start, State
+from landscape.results import EigenResult, Result
 from landscape.settings import option
 
-__all__ = ["Settings"]
+if TYPE_CHECKING:
+    from landscape.problem import Problem
+
+__all__ = ["Settings", "finish", "kind", "needs", "plan", "steps"]
+
+kind = "eigen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +50,89 @@ class Settings:
         True, "Estimate how far each eigenvalue would move on another sample of the data."
     )
     eigenvectors: bool = option(False, "Keep the eigenvectors, in a file of their own beside the results.")
+
+
+def needs(settings: Settings) -> tuple[str, ...]:
+    """Kinds of earlier results that are passed in: none."""
+    return ()
+
+
+def plan(problem: Problem, settings: Settings) -> Plan:
+    """Products, gradients and memory that a run is likely to take.
+
+    The number of products depends on the spectrum: on trained networks about 2k + 5 were needed at 1e-3.
+    """
+    from landscape.linalg.eigenpairs import wanted_count
+
+    wanted = wanted_count(settings.k, settings.which, problem.size)
+    products = min(settings.max_products, 2 * wanted + 5) + settings.verify + wanted * bool(settings.verify)
+    itemsize = 8 if str(problem.dtype).endswith("64") else 4
+    basis = problem.size * itemsize * (3 * wanted + 12)
+    return Plan(
+        products=products,
+        at_most=settings.max_products,
+        gradients=3.0 * products,
+        memory_bytes=basis + min(problem.memory, problem.size * 8 * 4),
+        notes=("at most 3 gradients a product, 2 where the graphs fit in memory",),
+    )
+
+
+def steps(
+    problem: Problem, settings: Settings, inputs: Mapping[str, Result], start: Start
+) -> Iterator[State]:
+    """Measure the loss, search, verify, estimate standard errors; a state after each product."""
+    from landscape.analyses.eigen_work import Work
+
+    return Work(problem, settings, start).run()
+
+
+def finish(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
+    """The result of a saved state, whether or not the search was over."""
+    from landscape.linalg.bounds import intervals, missed_value, refined_intervals
+
+    c, a = saved.counters, saved.arrays
+    values, residuals, floor = a["values"], a["residuals"], float(c["floor"])
+    every = np.concatenate([values, a["other_values"]])
+    order = np.argsort(-every, kind="stable")
+    every_residuals = np.concatenate([residuals, a["other_residuals"]])[order]
+    every, wanted = every[order], np.argsort(order)[: len(values)]
+    missed = None
+    if c["first_steps"]:
+        missed = missed_value(c["first_top"], c["first_bottom"], problem.size, c["first_steps"])
+    converged = residuals <= np.maximum(settings.tol * np.abs(values), floor)
+    none = np.ma.masked_all(len(values))
+    errors = np.ma.array(a["standard_errors"]) if "standard_errors" in a else none
+    complete = c["phase"] == "over" and c["verified_all"] and bool(converged.all())
+    return EigenResult(
+        status="complete" if complete else "not_converged",
+        loss=c["loss"],
+        gradient_norm=c["gradient_norm"],
+        accuracy=c["accuracy"],
+        examples=problem.examples,
+        terms=problem.terms,
+        parameters=problem.size,
+        method=settings.method,
+        operator=settings.operator,
+        which=settings.which,
+        eigenvalues=values,
+        residuals=residuals,
+        intervals=intervals(values, residuals, floor),
+        refined_intervals=refined_intervals(every, every_residuals, floor, wanted),
+        standard_errors=errors,
+        standard_error_method=c["standard_error_method"],
+        noise_floor=floor,
+        converged=converged,
+        lambda_max=float(every[0]),
+        lambda_max_residual=float(every_residuals[0]),
+        lambda_min=float(every[-1]),
+        lambda_min_residual=float(every_residuals[-1]),
+        missed_epsilon=missed[0] if missed else None,
+        missed_above=missed[1] + floor if missed else None,
+        missed_below=missed[2] - floor if missed else None,
+        products=c["products"],
+        passes=c["passes"],
+        seconds=c["seconds"],
+        verified=c["verified"],
+        residual_history=a["history"],
+        eigenvectors=a.get("eigenvectors"),
+    )

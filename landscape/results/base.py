@@ -52,7 +52,7 @@ class Result:
     loss: float = quantity("Mean loss over the data at the weights.", unit="loss")
     gradient_norm: float = quantity("Euclidean norm of the gradient.", unit="loss / weight")
     examples: int = quantity("Number of examples used.")
-    terms: int = quantity("Number of loss terms the mean is over (examples, elements or tokens).")
+    terms: float = quantity("Number of loss terms the mean is over (examples, elements, tokens, weights).")
     parameters: int = quantity("Number of parameters measured (tied ones counted once).")
     accuracy: float | None = quantity(
         "Share of terms whose label is predicted right, where labels are classes.", default=None
@@ -88,7 +88,7 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, np.ma.MaskedArray):
-        return jsonable(value.astype(object).filled(None).tolist())
+        return jsonable(np.ma.MaskedArray(value, dtype=object).filled(None).tolist())
     if isinstance(value, np.ndarray):
         return jsonable(value.tolist())
     if isinstance(value, list | tuple):

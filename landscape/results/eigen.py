@@ -85,10 +85,11 @@ class EigenResult(Result):
     eigenvectors_file: str | None = quantity(
         "File that holds the eigenvectors, if they were kept.", default=None
     )
+    eigenvectors: np.ndarray | None = None  # (pair, parameter), in a file of their own when stored
 
     @property
     def learning_rate(self) -> float:
-        """1/λmax, the step that jumps to the minimum along the sharpest direction (seed of LeCun et al. 1993)."""
+        """1/λmax, the step that jumps to the minimum along the sharpest direction (LeCun, Simard & Pearlmutter 1993)."""
         return 1 / self.lambda_max if self.lambda_max > 0 else float("inf")
 
     @property

@@ -1,13 +1,18 @@
-"""From options, ``--problem`` or ``landscape.toml`` to a Problem. The only room that imports user code."""
+"""What a problem is made of: the options shared by every verb, and sizes such as ``4GB``."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
+from landscape.errors import ConfigurationError
 from landscape.settings import option
 
-__all__ = ["ProblemSettings"]
+__all__ = ["PIECES", "ProblemSettings", "parse_size"]
+
+#: The options that say what is measured; each may come from elsewhere than the others.
+PIECES = ("model", "data", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,24 +34,29 @@ class ProblemSettings:
         None, "Factory of a whole landscape.Problem: 'file.py[:name]'.", metavar="FACTORY"
     )
     config: str | None = option(
-        None, "Configuration file; without it, landscape.toml here or above, up to the repository's root.",
+        None,
+        "Configuration file; without it, landscape.toml here or above, up to the repository's root.",
         metavar="FILE",
     )
     state_key: str | None = option(
         None, "Which entry of the checkpoint holds the weights, such as 'ema.state_dict'.", metavar="KEY"
     )
     ignore_keys: tuple[str, ...] = option(
-        (), "Checkpoint keys to leave out, as a pattern such as '*.position_ids' (repeatable).", metavar="PATTERN"
+        (),
+        "Checkpoint keys to leave out, as a pattern such as '*.position_ids' (repeatable).",
+        metavar="PATTERN",
     )
     allow_global: tuple[str, ...] = option(
-        (), "Class of an installed package that the file may construct (repeatable); runs its constructor.",
+        (),
+        "Class of an installed package that the file may construct (repeatable); runs its constructor.",
         metavar="NAME",
     )
     trust_pickle: bool = option(
         False, "Unpickle the file in full. This can run any code in it: only for files you made yourself."
     )
     params: tuple[str, ...] = option(
-        (), "Measure only parameters whose names match a pattern such as 'layers.0.*' (repeatable).",
+        (),
+        "Measure only parameters whose names match a pattern such as 'layers.0.*' (repeatable).",
         metavar="PATTERN",
     )
     samples: int | None = option(
@@ -54,8 +64,11 @@ class ProblemSettings:
     )
     sample_seed: int = option(0, "Seed that draws the subset of --samples.", minimum=0)
     batch_size: int | None = option(
-        None, "Largest piece evaluated at once; splits sums, changes no figure beyond rounding.",
-        metavar="N", minimum=1, identity=False,
+        None,
+        "Largest piece evaluated at once; splits sums, changes no figure beyond rounding.",
+        metavar="N",
+        minimum=1,
+        identity=False,
     )
     expect_loss: float | None = option(
         None, "Stop (exit 2) unless the loss is this, to 1 %: is this my loss?", metavar="X", identity=False
@@ -68,11 +81,34 @@ class ProblemSettings:
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Where to compute.")
     dtype: Literal["float32", "float64"] | None = option(
-        None, "Arithmetic of the products; sums are float64 always. Default: the model's own, at least float32."
+        None,
+        "Arithmetic of the products; sums are float64 always. Default: the model's own, at least float32.",
     )
     memory: str | None = option(
         None, "Memory to use, such as 4GB; default half of what is free.", metavar="SIZE", identity=False
     )
-    threads: int | None = option(
-        None, "Threads for the arithmetic.", metavar="N", minimum=1, identity=False
-    )
+    threads: int | None = option(None, "Threads for the arithmetic.", metavar="N", minimum=1, identity=False)
+
+
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([kmgt])(i)?)?b?\s*", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``"4GB"``, ``"512 MiB"`` or ``"1000000"`` (KB = 1000, KiB = 1024 bytes; case is ignored).
+
+    Raises:
+        ConfigurationError: not a size, or less than a byte.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(
+            "A size is a number with a unit",
+            found=repr(text),
+            do="write it as 4GB, 512MiB or a number of bytes",
+        )
+    number, prefix, binary = match.groups()
+    power = " kmgt".index(prefix.lower()) if prefix else 0
+    size = int(float(number) * (1024 if binary else 1000) ** power)
+    if size < 1:
+        raise ConfigurationError("A size is at least one byte", found=repr(text))
+    return size

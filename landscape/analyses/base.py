@@ -1,0 +1,98 @@
+"""What an analysis is: settings, needs, steps, finish. The run room carries out all of them alike."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from landscape.results import Result
+
+if TYPE_CHECKING:
+    from landscape.problem import Problem
+
+__all__ = ["ANALYSES", "Analysis", "Plan", "Saved", "Start", "State", "analysis"]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Named arrays and counters: enough to go on from, and to finish with."""
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    counters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an analysis stands after a step.
+
+    Attributes:
+        save: takes the arrays and counters as they are now; called only when they are needed.
+        done, total: steps made and expected (None if unknown), for the progress bar.
+        text: what is going on, in a few words.
+        strategy: how the work is done, chosen by measurement; used again on resumption.
+        over: this is the last state.
+    """
+
+    save: Callable[[], Saved]
+    done: int
+    total: int | None
+    text: str
+    strategy: Mapping[str, Any]
+    over: bool = False
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with: the seed and, on resumption, the saved state and the strategy to use again.
+
+    ``strategy`` alone, without ``saved``, is one to be used instead of measuring.
+    """
+
+    seed: int
+    saved: Saved | None = None
+    strategy: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would take: products, passes over the data in gradients, bytes, and words about them."""
+
+    products: int
+    at_most: int
+    gradients: float
+    memory_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+class Analysis(Protocol):
+    """A module of this package."""
+
+    kind: str
+    Settings: type
+
+    def needs(self, settings: Any) -> Sequence[str]:
+        """Kinds of earlier results that are passed in as inputs."""
+
+    def plan(self, problem: Problem, settings: Any) -> Plan:
+        """What the run would take."""
+
+    def steps(
+        self, problem: Problem, settings: Any, inputs: Mapping[str, Result], start: Start
+    ) -> Iterator[State]:
+        """The work, step by step."""
+
+    def finish(self, problem: Problem, settings: Any, saved: Saved) -> Result:
+        """The result of a state: the last one, or where a limit stopped the work."""
+
+
+#: Kind → module.
+ANALYSES = {"eigen": "landscape.analyses.eigen"}
+
+
+def analysis(kind: str) -> Analysis:
+    """The analysis called ``kind``."""
+    return cast(Analysis, importlib.import_module(ANALYSES[kind]))

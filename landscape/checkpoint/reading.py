@@ -1,0 +1,181 @@
+"""A checkpoint file to its weights. No code in the file runs, unless the caller says ``trust_pickle``."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from landscape.checkpoint.contents import scan_content
+from landscape.checkpoint.formats import Source, damaged, identify
+from landscape.checkpoint.trust import allowed_by_torch, refusal, resolve_allowed
+from landscape.checkpoint.text import listing, plural, shown
+from landscape.checkpoint.unwrap import candidates, choose, common_prefix, facts
+from landscape.errors import CheckpointError
+from landscape.results import CheckpointReference
+
+__all__ = ["Checkpoint", "load_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights from a file, and where they were found.
+
+    ``state`` holds the tensors by name, on the CPU, in the file's dtypes, without the wrappers' ``prefix``
+    (as wide as the file is: read only, possibly mapped from it). ``state_key`` is where in the file they were
+    ("." for the top level). ``notes`` say what was chosen. ``metadata`` are plain values found beside them.
+    """
+
+    path: str
+    format: str
+    sha256: str
+    state: Mapping[str, Tensor]
+    state_key: str
+    prefix: str
+    notes: tuple[str, ...]
+    step: int | None
+    epoch: int | None
+    metadata: Mapping[str, bool | int | float | str]
+
+    @property
+    def reference(self) -> CheckpointReference:
+        """Which file, by content, for the record of a run."""
+        return CheckpointReference(path=self.path, sha256=self.sha256, step=self.step, epoch=self.epoch)
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    state_key: str | None = None,
+    allow_global: Sequence[str] = (),
+    trust_pickle: bool = False,
+) -> Checkpoint:
+    """Read the weights in ``path``: ``.pt``/``.pth``/``.bin``/``.ckpt``, safetensors, or an index of shards.
+
+    The format is told from the content. Containers (``state_dict``, ``model``, Lightning, …) and wrappers'
+    prefixes are removed; plain weights are preferred to averaged ones.
+
+    Args:
+        state_key: dotted path of the state dict in the file ("." for the top level), instead of the usual one.
+        allow_global: full names of classes that the file may construct.
+        trust_pickle: unpickle without restriction, which runs any code that the file holds.
+
+    Raises:
+        CheckpointError: no checkpoint, damaged, or not one state dict to choose.
+        UntrustedError: reading would need classes that were not allowed, or would run code.
+    """
+    source = identify(path)
+    content = _read(source, allow_global, trust_pickle)
+    chosen, notes = choose(candidates(content), state_key, source.path)
+    prefix = common_prefix(chosen.tensors)
+    if prefix:
+        notes.append(f"prefix {prefix} removed from {plural(len(chosen.tensors), 'key')}")
+    if chosen.others and chosen.key != ".":
+        notes.append(f"left out, being no tensors: {listing(chosen.others)}")
+    state = {name.removeprefix(prefix): _plain(value) for name, value in chosen.tensors.items()}
+    found = facts(content)
+    return Checkpoint(
+        path=str(source.path),
+        format=source.format,
+        sha256=source.sha256,
+        state=state,
+        state_key=chosen.key,
+        prefix=prefix,
+        notes=tuple(notes),
+        step=found.step,
+        epoch=found.epoch,
+        metadata=found.metadata,
+    )
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.detach().cpu()
+
+
+def _read(source: Source, allow_global: Sequence[str], trust_pickle: bool) -> Any:
+    if source.format == "index":
+        return _read_shards(source, allow_global, trust_pickle)
+    if source.format == "safetensors":
+        return _read_safetensors(source)
+    if trust_pickle:
+        return _read_trusted(source)
+    if source.format in ("pytorch", "pytorch-legacy"):
+        return _read_weights_only(source, allow_global)
+    scan = scan_content(source)
+    raise refusal(source.path, scan.needed, scan.why)
+
+
+def _read_weights_only(source: Source, allow_global: Sequence[str]) -> Any:
+    allowed = resolve_allowed(allow_global)
+    try:
+        with torch.serialization.safe_globals(allowed):
+            # Mapping needs the zip container; tensors are then read when they are used.
+            return torch.load(
+                str(source.path), map_location="cpu", weights_only=True, mmap=source.format == "pytorch"
+            )
+    except Exception as error:
+        scan = scan_content(source)
+        names = [n for n in scan.needed if n not in set(allow_global) | allowed_by_torch()]
+        if names or scan.why:
+            raise refusal(source.path, names, scan.why) from error
+        raise damaged(source.path, _first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return shown(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", 200)
+
+
+def _read_trusted(source: Source) -> Any:
+    """Full unpickling, as the caller asked for."""
+    try:
+        if source.format == "torchscript":
+            return torch.jit.load(str(source.path), map_location="cpu").state_dict()
+        if source.format == "torch-export":
+            with source.path.open("rb") as file:
+                return dict(torch.export.load(file).state_dict)  # type: ignore[arg-type]
+        if source.format == "pickle":
+            with source.path.open("rb") as file:
+                return pickle.load(file)
+        mapped = source.format == "pytorch"
+        return torch.load(str(source.path), map_location="cpu", weights_only=False, mmap=mapped)
+    except Exception as error:  # the file's own code may raise anything
+        raise CheckpointError(
+            f"{shown(source.path)} cannot be unpickled",
+            found=_first_line(error),
+            do="its classes must be importable here: run where its training code is, or save model.state_dict()",
+        ) from error
+
+
+def _read_safetensors(source: Source) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(str(source.path), framework="pt", device="cpu") as file:
+            metadata = dict(file.metadata() or {})
+            tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise damaged(source.path, _first_line(error)) from error
+    # Shared tensors are stored once; the metadata says under which name (safetensors.torch.save_model).
+    shared = {k: tensors[v] for k, v in metadata.items() if v in tensors and k not in tensors}
+    return {"state_dict": tensors | shared, "metadata": metadata} if metadata else tensors | shared
+
+
+def _read_shards(source: Source, allow_global: Sequence[str], trust_pickle: bool) -> dict[str, Tensor]:
+    contents = {}
+    for shard in source.shards:
+        content = _read(shard, allow_global, trust_pickle)
+        if isinstance(content, Mapping) and shard.format == "safetensors" and "metadata" in content:
+            content = content["state_dict"]
+        contents[shard.path.name] = content if isinstance(content, Mapping) else {}
+    lost = [key for key, name in source.weight_map if not isinstance(contents[name].get(key), Tensor)]
+    if lost:
+        raise CheckpointError(
+            f"{shown(source.path)} names tensors that are not in their shards",
+            found=listing(lost),
+            do="download the index and all shards again, from one and the same version",
+        )
+    return {key: contents[name][key] for key, name in source.weight_map}

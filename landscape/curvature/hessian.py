@@ -1,0 +1,202 @@
+"""Products with the Hessian of the data set's loss, by double backward (Pearlmutter 1994)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landscape.curvature.strategy import Strategy
+from landscape.errors import ComputationError
+from landscape.linalg.operator import norm
+from landscape.machine import brief, is_out_of_memory
+from landscape.problem import Piece, Problem
+
+__all__ = ["HessianOperator"]
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A piece's first-order graph: the loss and the gradients that depend on the weights any further."""
+
+    loss: float
+    gradients: tuple[Tensor, ...]
+    where: tuple[int, ...]
+
+
+class HessianOperator:
+    """The Hessian of a problem's loss at its weights, (n, n), only ever multiplied.
+
+    One gradient on the same data is the unit of cost. A product through a kept graph costs about 2, through
+    a rebuilt one about 3; a block of K vectors through one rebuilt graph (1 + 2K)/K each. ``strategy`` says
+    how large the pieces are and how many of them keep their graphs. Sums over pieces are float64.
+
+    Attributes:
+        products, passes: how many products were made, and in how many passes over the data.
+    """
+
+    def __init__(self, problem: Problem, strategy: Strategy) -> None:
+        self.problem, self.strategy = problem, strategy
+        self.size, self.dtype, self.device = problem.size, problem.dtype, problem.device
+        self.products = self.passes = 0
+        self._kept: list[_Graph] | None = None
+
+    def apply(self, vectors: Tensor) -> Tensor:
+        """Products with the rows of ``vectors`` (m, n); (m, n) float64.
+
+        Raises:
+            ComputationError: the loss is not twice differentiable, or a product is not finite.
+        """
+        out = torch.zeros(vectors.shape, dtype=torch.float64, device=self.device)
+        rows = [self.problem.selection.layout.split(vector) for vector in vectors]
+        for graph, kept in self._graphs():
+            for i, row in enumerate(rows):
+                last = not kept and i == len(rows) - 1
+                self.problem.add_flat(out[i], differentiate(self.problem, graph, row, retain=not last))
+        if self.problem.weight_decay:
+            out += self.problem.weight_decay * vectors.double()
+        self.products += len(vectors)
+        self.passes += 1
+        if not bool(torch.isfinite(out).all()):
+            raise ComputationError(
+                "a Hessian product is not finite although loss and gradient are",
+                do="look for sqrt, norm or log near zero in the model or the loss, or use --dtype float64",
+            )
+        return out
+
+    def error(self, vector: Tensor) -> float:
+        """Estimate of ‖computed − exact product‖ for a unit ``vector`` (n,): see :func:`product_error`."""
+        return product_error(self.problem, vector, self.strategy.micro_batch)
+
+    def release(self) -> None:
+        """Let the kept graphs go."""
+        self._kept = None
+
+    def _graphs(self) -> Iterator[tuple[_Graph, bool]]:
+        """Each piece's graph and whether it stays: the kept ones first, the others built on the way."""
+        if self._kept is None:
+            pieces = self.problem.pieces(self.strategy.micro_batch)
+            kept: list[_Graph] = []
+            for index, piece in enumerate(pieces):
+                graph = build_graph(self.problem, piece)
+                if index < self.strategy.kept_pieces:
+                    kept.append(graph)
+                yield graph, index < self.strategy.kept_pieces
+            self._kept = kept
+            return
+        for graph in self._kept:
+            yield graph, True
+        if len(self._kept) < self.strategy.pieces:
+            for index, piece in enumerate(self.problem.pieces(self.strategy.micro_batch)):
+                if index >= len(self._kept):
+                    yield build_graph(self.problem, piece), False
+
+
+def build_graph(problem: Problem, piece: Piece) -> _Graph:
+    """The first-order graph of a piece's share of the loss, ready to be differentiated again."""
+    try:
+        with problem.arithmetic():
+            loss = problem.piece_loss(piece)
+            gradients = problem.gradient_of(loss, create_graph=True)
+    except RuntimeError as error:
+        raise _explained(error) from error
+    # A gradient that does not depend on the weights (a linear loss) has a zero Hessian.
+    where = tuple(i for i, g in enumerate(gradients) if g is not None and g.requires_grad)
+    chosen = tuple(gradients[i] for i in where)
+    return _Graph(float(loss.detach()), tuple(g for g in chosen if g is not None), where)
+
+
+def products_on(problem: Problem, pieces: Iterable[Piece], vectors: Tensor) -> Tensor:
+    """Hessian products over some pieces only (their shares of the data set's loss), (m, n) float64."""
+    out = torch.zeros(vectors.shape, dtype=torch.float64, device=problem.device)
+    rows = [problem.selection.layout.split(vector) for vector in vectors]
+    for piece in pieces:
+        graph = build_graph(problem, piece)
+        for i, row in enumerate(rows):
+            problem.add_flat(out[i], differentiate(problem, graph, row, retain=i < len(rows) - 1))
+    return out
+
+
+def differentiate(
+    problem: Problem, graph: _Graph, row: Sequence[Tensor], retain: bool
+) -> Sequence[Tensor | None]:
+    """One product through a graph, parameter-shaped; ``row`` is the vector, parameter-shaped."""
+    if not graph.gradients:
+        return [None] * len(row)
+    try:
+        with problem.arithmetic():
+            return torch.autograd.grad(
+                graph.gradients,
+                problem.selection.tensors,
+                grad_outputs=[row[i] for i in graph.where],
+                retain_graph=retain,
+                allow_unused=True,
+            )
+    except RuntimeError as error:
+        raise _explained(error) from error
+
+
+def product_error(problem: Problem, vector: Tensor, micro_batch: int) -> float:
+    """Estimate of ‖Ev‖, E the error of a product as computed, from a sample of the data.
+
+    In float32 the product is compared with one in float64 on the same examples; in float64, or where the
+    model does not run in float64, with one that has other piece boundaries. The sample's mean has at least
+    the relative error of the data's, whose sums are longer but average more. Twice the difference is
+    taken, as it is measured for one vector and one sample only.
+    """
+    sample = _sample(problem, micro_batch)
+    terms = sum(piece.terms for piece in sample)
+    if not sample:
+        return 0.0
+    scale = problem.terms / terms
+    computed = products_on(problem, sample, vector.to(problem.dtype)[None])[0]
+    exact = None
+    if problem.dtype == torch.float32:
+        try:
+            twin = problem.in_double()
+            exact = products_on(twin, map(twin.recast, sample), vector.double()[None])[0]
+        except (RuntimeError, ComputationError) as error:
+            if is_out_of_memory(error):
+                raise
+    if exact is None:
+        halves = [half for piece in sample for half in _halves(problem, piece)]
+        exact = products_on(problem, halves, vector.to(problem.dtype)[None])[0]
+    return 2 * scale * norm(computed - exact)
+
+
+def _sample(problem: Problem, micro_batch: int) -> list[Piece]:
+    """A piece of about a thirty-second of the data (at least 2 examples), cut as products are."""
+    if problem.train_mode:
+        return [next(iter(problem.pieces()))]
+    size = min(max(2, problem.examples // 32), micro_batch, 256)
+    return [next(iter(problem.pieces(size)))]
+
+
+def _halves(problem: Problem, piece: Piece) -> Iterator[Piece]:
+    middle = piece.examples // 2
+    if problem.train_mode or middle == 0:
+        yield piece
+        return
+    for rows in (slice(0, middle), slice(middle, None)):
+        yield from problem.cut(piece, rows)
+
+
+def _explained(error: RuntimeError) -> Exception:
+    text = str(error)
+    if is_out_of_memory(error):
+        return error
+    if "derivative" in text and ("not implemented" in text or "not differentiable" in text):
+        return ComputationError(
+            "the loss is not twice differentiable",
+            found=brief(error),
+            do="replace that operation by one with a second derivative (attention: use the math kernel)",
+        )
+    if "does not require grad" in text or "once_differentiable" in text or "differentiate twice" in text:
+        return ComputationError(
+            "the loss is not twice differentiable",
+            found=brief(error),
+            do="a custom autograd Function in the model must itself be differentiable",
+        )
+    return error

@@ -1,0 +1,133 @@
+"""How far an eigenvalue would move on another sample of the data: its standard error.
+
+The Hessian is itself a mean over the terms of the data set, so θ = vᵀHv = Σ q_i / Σ c_i, with q_i = vᵀ∇²l_i v
+summed over the c_i terms of example i. To first order another sample changes an isolated eigenvalue by the
+change of that ratio, whose standard error is (Cochran 1977, §2.11)
+
+    √( N/(N−1) Σ (q_i − θ c_i)² ) / Σ c_i.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.curvature.hessian import products_on
+from landscape.linalg.probes import derived_seed
+from landscape.problem import Piece, Problem
+
+__all__ = ["SamplingError", "ratio_standard_error", "standard_errors"]
+
+#: Random groups for the group estimate, and the fewest examples it makes sense with.
+_GROUPS, _FEWEST = 32, 40
+#: Steps of the second differences relative to ‖w‖: the first balances truncation and rounding (ε^¼ and
+#: less), the second is short enough to cross few kinks of piecewise linear networks.
+_STEPS = (1e-5, 1e-7)
+#: The per-example values are accepted if their mean misses θ by at most this part of the standard error.
+_ACCEPTED = 0.1
+
+
+@dataclass(frozen=True)
+class SamplingError:
+    """Standard errors (k,), masked where not computed, and how they were obtained."""
+
+    values: np.ma.MaskedArray
+    method: str
+
+
+def ratio_standard_error(numerators: Tensor, terms: Tensor) -> Tensor:
+    """Standard error of Σq/Σc for q (k, N) and c (N,); (k,)."""
+    count = terms.numel()
+    ratio = numerators.sum(1) / terms.sum()
+    spread = (numerators - ratio[:, None] * terms).square().sum(1)
+    return (count / (count - 1) * spread).sqrt() / terms.sum()
+
+
+def standard_errors(
+    problem: Problem, values: np.ndarray, vectors: Tensor, errors: np.ndarray, *, seed: int, micro_batch: int
+) -> SamplingError:
+    """Standard errors over the data of the eigenvalues ``values`` (k,) of unit ``vectors`` (k, n) float64.
+
+    Per-example second differences of the losses in float64 where the loss is known example by example and
+    they reproduce θ; else products over random groups; else not computed, with the reason.
+
+    Args:
+        errors: (k,) what the eigenvalues themselves may be wrong by.
+    """
+    nothing = np.ma.masked_all(len(values))
+    if problem.train_mode:
+        return SamplingError(nothing, "not computed: in train mode examples of a batch are not independent")
+    if problem.examples < 2:
+        return SamplingError(nothing, "not computed: a single example")
+    expected = values - problem.weight_decay
+    if problem.loss.each is not None:
+        for step in _STEPS:
+            found = _by_differences(problem, expected, vectors, errors, step, micro_batch)
+            if found is not None:
+                return SamplingError(np.ma.array(found), "second differences of per-example losses")
+    if problem.examples < _FEWEST:
+        return SamplingError(nothing, f"not computed: only {problem.examples} examples for random groups")
+    return SamplingError(
+        np.ma.array(_by_groups(problem, vectors, seed, micro_batch)), f"{_GROUPS} random groups"
+    )
+
+
+def _by_differences(
+    problem: Problem, values: np.ndarray, vectors: Tensor, errors: np.ndarray, step: float, micro_batch: int
+) -> np.ndarray | None:
+    """Standard errors from (l(w + hv) − 2l(w) + l(w − hv))/h², or None if those do not add up to θ."""
+    twin = problem.in_double()
+    centre = twin.selection.flat()
+    h = step * float(centre.norm())
+    if h == 0.0:
+        return None
+    columns, terms = [], []
+    try:
+        for piece in twin.pieces(micro_batch):
+            middle, counts = example_losses(twin, piece, centre)
+            column = [
+                (example_losses(twin, piece, centre + h * v)[0] - 2 * middle
+                 + example_losses(twin, piece, centre - h * v)[0]) / h**2
+                for v in vectors
+            ]  # fmt: skip
+            columns.append(torch.stack(column))
+            terms.append(counts)
+    except (RuntimeError, TypeError):  # the model does not run in float64
+        return None
+    numerators, counts = torch.cat(columns, 1), torch.cat(terms)
+    found = ratio_standard_error(numerators, counts)
+    mean = numerators.sum(1) / counts.sum()
+    allowed = _ACCEPTED * found + torch.from_numpy(errors).to(found)
+    if bool(((mean - torch.from_numpy(values).to(mean)).abs() <= allowed).all()):
+        return found.cpu().numpy()
+    return None
+
+
+def example_losses(problem: Problem, piece: Piece, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(summed loss, terms) of each example of a piece at flat ``weights`` (n,), without gradients."""
+    assert problem.loss.each is not None
+    with problem.arithmetic(), torch.no_grad():
+        outputs = problem.outputs_at(piece, weights)
+        return problem.loss.each(outputs, piece.batch[1])
+
+
+def _by_groups(problem: Problem, vectors: Tensor, seed: int, micro_batch: int) -> np.ndarray:
+    """Standard errors from vᵀH_g v of random groups of examples, whatever their order and batches."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, "groups"))
+    labels = torch.arange(problem.examples) % _GROUPS
+    labels = labels[torch.randperm(problem.examples, generator=generator)]
+    numerators = torch.zeros((len(vectors), _GROUPS), dtype=torch.float64)
+    terms, first = torch.zeros(_GROUPS, dtype=torch.float64), 0
+    rows = vectors.to(problem.dtype)
+    for piece in problem.pieces(micro_batch):
+        groups = labels[first : first + piece.examples]
+        first += piece.examples
+        for group in groups.unique():
+            for part in problem.cut(piece, (groups == group).nonzero()[:, 0].to(problem.device)):
+                products = products_on(problem, [part], rows)
+                numerators[:, group] += (products * vectors).sum(1).cpu() * problem.terms
+                terms[group] += part.terms
+    return ratio_standard_error(numerators, terms).numpy()

@@ -1,0 +1,139 @@
+"""How products are made: pieces of what size, how many graphs kept. Measured at the start, then recorded.
+
+Larger pieces have less overhead, smaller ones stay in the processor's caches; which wins depends on model
+and machine, so the pass that measures the loss and the gradient is made in pieces of growing size, timed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.data import tensors_in
+from landscape.machine import is_out_of_memory
+from landscape.problem import Evaluation, Piece, Problem
+
+__all__ = ["Strategy", "choose_strategy"]
+
+#: A size must be this much faster per example to replace a larger one.
+_WORTH = 0.95
+#: Growth of the sizes tried, and the first of them.
+_GROWTH, _FIRST = 2, 8
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """``micro_batch`` examples a piece; the first ``kept_pieces`` of ``pieces`` keep their graphs."""
+
+    micro_batch: int
+    pieces: int
+    kept_pieces: int
+    graph_bytes: int
+
+    def smaller(self) -> Strategy | None:
+        """What to do when memory runs out: keep no graphs, then halve the pieces; None at one example."""
+        if self.kept_pieces:
+            return replace(self, kept_pieces=0)
+        if self.micro_batch <= 1:
+            return None
+        half = max(1, self.micro_batch // 2)
+        return replace(self, micro_batch=half, pieces=self.pieces * -(-self.micro_batch // half))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def choose_strategy(problem: Problem, reserved: int = 0) -> tuple[Strategy, Evaluation]:
+    """Measure loss and gradient in one pass, and from it choose how products are to be made.
+
+    Args:
+        reserved: bytes of ``problem.memory`` that are needed elsewhere.
+    """
+    budget = max(0, problem.memory - reserved)
+    per_example = graph_bytes_per_example(problem)
+    largest = min(max(1, int(budget / 2 / max(1, per_example))), problem.examples)
+    while True:
+        try:
+            evaluation, micro_batch = _measure(problem, largest)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or problem.batch_size or largest == 1:
+                raise
+            largest = max(1, largest // 4)
+    pieces = sum(1 for _ in problem.pieces(micro_batch))
+    # While a piece is differentiated its intermediate results take about as much again as its graph.
+    piece_bytes = per_example * micro_batch
+    kept = int((budget - piece_bytes) / piece_bytes) if piece_bytes else pieces
+    kept = 0 if kept < 1 else min(pieces, kept)
+    return Strategy(micro_batch, pieces, kept, int(piece_bytes)), evaluation
+
+
+def _measure(problem: Problem, largest: int) -> tuple[Evaluation, int]:
+    """(loss and gradient, the piece size that was fastest), in pieces of at most ``largest`` examples."""
+    if problem.train_mode or problem.batch_size:
+        return problem.measure(), problem.batch_size or problem.examples
+    ladder = _Ladder(largest)
+    return problem.measure(ladder.timed(problem)), ladder.best()
+
+
+def graph_bytes_per_example(problem: Problem) -> float:
+    """Memory that the first-order graph of one example keeps, measured on a few examples."""
+    few = 4 if not problem.train_mode else problem.batch_size or problem.examples
+    piece = next(iter(problem.pieces(few)))
+    given = [*problem.model.parameters(), *problem.model.buffers(), *tensors_in(piece.batch)]
+    own = {tensor.untyped_storage().data_ptr() for tensor in given}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), problem.arithmetic():
+        problem.gradient_of(problem.piece_loss(piece), create_graph=True)
+    return sum(seen.values()) / piece.examples
+
+
+class _Ladder:
+    """Piece sizes that grow while they pay; the time of each is measured while it does useful work."""
+
+    def __init__(self, largest: int) -> None:
+        self.largest = largest
+        self.size = min(_FIRST, largest)
+        self.seconds_per_example: dict[int, float] = {}
+        self._warm = False
+
+    def best(self) -> int:
+        """The fastest size; a smaller one only where it is clearly faster."""
+        if not self.seconds_per_example:
+            return self.size
+        fastest = min(self.seconds_per_example.values())
+        return max(s for s, t in self.seconds_per_example.items() if t <= fastest / _WORTH)
+
+    def timed(self, problem: Problem) -> Iterator[Piece]:
+        """The problem's pieces; the time until the next one is asked for is the time each has taken."""
+        for piece in problem.pieces(lambda: self.size):
+            start = time.perf_counter()
+            yield piece
+            if problem.device.type == "cuda":
+                torch.cuda.synchronize(problem.device)
+            self._took(piece.examples, time.perf_counter() - start)
+
+    def _took(self, examples: int, seconds: float) -> None:
+        if examples < self.size:  # the end of a batch: no fair measurement
+            return
+        if not self._warm:  # the first piece pays for the start of everything
+            self._warm = True
+            return
+        each = seconds / examples
+        known = self.seconds_per_example.get(self.size)
+        self.seconds_per_example[self.size] = each if known is None else min(known, each)
+        fastest = self.best()
+        grown = min(self.size * _GROWTH, self.largest)
+        self.size = grown if fastest == self.size and grown > self.size else fastest

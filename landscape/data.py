@@ -1,0 +1,249 @@
+"""Data of many forms as one thing: batches of examples that can be cut into pieces and read again."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from landscape.errors import DataError
+
+__all__ = ["Data", "examples_in", "map_tensors", "read_data", "tensors_in"]
+
+Batch = Any
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
+    """``batch`` (tensors in tuples, lists and mappings) with ``function`` applied to its tensors."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, np.ndarray):
+        return function(torch.from_numpy(batch))
+    if isinstance(batch, Mapping):
+        return {key: map_tensors(function, value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(map_tensors(function, value) for value in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(map_tensors(function, value) for value in batch)
+    return batch
+
+
+def tensors_in(batch: Batch) -> list[Tensor]:
+    """All tensors of a batch, in order."""
+    found: list[Tensor] = []
+
+    def collect(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(collect, batch)
+    return found
+
+
+def examples_in(batch: Batch) -> int:
+    """Number of examples: the common first dimension of the batch's tensors.
+
+    Raises:
+        DataError: no tensors, or first dimensions that differ.
+    """
+    sizes = {t.shape[0] if t.ndim else 0 for t in tensors_in(batch)}
+    if len(sizes) != 1 or sizes == {0} and any(t.ndim == 0 for t in tensors_in(batch)):
+        raise DataError(
+            "a batch's tensors must share their first dimension, the examples",
+            found=f"shapes {[tuple(t.shape) for t in tensors_in(batch)] or type(batch).__name__}",
+        )
+    return sizes.pop()
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set that has been read once.
+
+    Attributes:
+        batches: the batches, in memory; None if they are read again from ``source`` at each pass.
+        examples: how many there are.
+        fingerprint: SHA-256 of shapes, dtypes and contents, in order.
+        notes: what a user should know about how it was read.
+    """
+
+    batches: list[Batch] | None
+    examples: int
+    fingerprint: str
+    source: Iterable[Batch] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Batch]:
+        source = self.batches if self.batches is not None else self.source
+        return iter(source or ())
+
+    def pieces(self, size: int | Callable[[], int]) -> Iterator[Batch]:
+        """The batches cut into pieces of at most ``size`` examples (or what it returns before each), in order."""
+        for batch in self:
+            count, first = examples_in(batch), 0
+            while first < count:
+                step = size if isinstance(size, int) else size()
+                yield batch if count <= step else _rows(batch, slice(first, first + step))
+                first += step
+
+
+def _rows(batch: Batch, rows: slice | Tensor) -> Batch:
+    return map_tensors(lambda tensor: tensor[rows], batch)
+
+
+def read_data(data: Any, *, limit: int, samples: int | None = None, sample_seed: int = 0) -> Data:
+    """Read ``data`` once: count it, fingerprint it, keep it if it takes at most ``limit`` bytes.
+
+    Args:
+        data: tensors or arrays ``(x, y)`` or a mapping of them, a Dataset, a DataLoader, or an iterable of batches.
+        samples: use a random subset of this size, drawn with ``sample_seed``, kept in the data's order.
+
+    Raises:
+        DataError: empty, shuffled, ragged inside a batch, or a one-shot iterator that does not fit in memory.
+    """
+    source, notes = _as_batches(data)
+    _check_repeatable(source)
+    if samples is not None:
+        source, notes = _subset(source, samples, sample_seed, notes)
+    digest, kept, used, examples = _Fingerprint(), [], 0, 0
+    for raw in source:
+        batch = map_tensors(lambda t: t, raw)
+        count = examples_in(batch)
+        examples += count
+        digest.update(batch)
+        used += sum(t.nbytes for t in tensors_in(batch))
+        if kept is not None and count:
+            kept.append(batch)
+            if used > limit:
+                kept = None
+                if isinstance(source, Iterator):
+                    raise DataError(
+                        "the data are an iterator that can be read only once and do not fit in memory",
+                        do="pass a DataLoader or Dataset, raise --memory, or use --samples",
+                    )
+    if examples == 0:
+        raise DataError("the data set is empty", found=f"no examples in {type(data).__name__}")
+    if kept is None:
+        notes += (f"data of {used / 1e9:.1f} GB are read again at every pass (--memory is less)",)
+        return Data(None, examples, digest.hexdigest(), source, notes)
+    return Data(_joined(kept), examples, digest.hexdigest(), None, notes)
+
+
+class _Fingerprint:
+    """SHA-256 of each tensor of the batches, column by column: how examples are batched does not matter."""
+
+    def __init__(self) -> None:
+        self._columns: list[Any] = []
+        self._shapes: list[tuple[Any, ...]] = []
+
+    def update(self, batch: Batch) -> None:
+        tensors = tensors_in(batch)
+        while len(self._columns) < len(tensors):
+            self._columns.append(hashlib.sha256())
+            self._shapes.append(())
+        for i, tensor in enumerate(tensors):
+            shape = (tuple(tensor.shape[1:]), tensor.dtype)
+            if shape != self._shapes[i]:
+                self._columns[i].update(repr(shape).encode())
+                self._shapes[i] = shape
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            if flat.numel():
+                self._columns[i].update(flat.view(torch.uint8).numpy())
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256("".join(c.hexdigest() for c in self._columns).encode()).hexdigest()
+
+
+def _as_batches(data: Any) -> tuple[Iterable[Batch], tuple[str, ...]]:
+    if isinstance(data, DataLoader):
+        return _loader(data)
+    if isinstance(data, Dataset) or (
+        hasattr(data, "__getitem__")
+        and hasattr(data, "__len__")
+        and not isinstance(data, list | tuple | Mapping | Tensor | np.ndarray)
+    ):
+        if len(data) == 0:
+            raise DataError("the data set is empty", found=f"{type(data).__name__} of length 0")
+        return DataLoader(data, batch_size=256), ()
+    if isinstance(data, Mapping) or (
+        isinstance(data, list | tuple)
+        and data
+        and all(isinstance(part, Tensor | np.ndarray) for part in data)
+    ):
+        examples_in(data)
+        return [data], ()
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | Tensor | np.ndarray):
+        return data, ()
+    raise DataError(
+        "data must be (x, y), a Dataset, a DataLoader or an iterable of batches", found=type(data).__name__
+    )
+
+
+def _loader(loader: DataLoader[Any]) -> tuple[Iterable[Batch], tuple[str, ...]]:
+    if isinstance(loader.sampler, RandomSampler):
+        raise DataError(
+            "the DataLoader shuffles: every pass would see another order, and drop_last other examples",
+            found="sampler RandomSampler",
+            do="pass shuffle=False",
+        )
+    notes: tuple[str, ...] = ()
+    if loader.drop_last and loader.batch_size:
+        dropped = len(loader.dataset) % loader.batch_size  # type: ignore[arg-type]
+        if dropped:
+            notes = (f"the DataLoader's drop_last leaves out {dropped} examples",)
+    return loader, notes
+
+
+def _check_repeatable(source: Iterable[Batch]) -> None:
+    """Read the first batch twice: random transforms and hidden shuffling show."""
+    if isinstance(source, Iterator | list | tuple):
+        return
+    prints = []
+    for _ in range(2):
+        digest = _Fingerprint()
+        for batch in itertools.islice(iter(source), 1):
+            digest.update(batch)
+        prints.append(digest.hexdigest())
+    if prints[0] != prints[1]:
+        raise DataError(
+            "reading the data twice gave two different first batches",
+            do="switch off shuffling and random transforms (augmentation) for the measurement",
+        )
+
+
+def _joined(batches: list[Batch]) -> list[Batch]:
+    """One batch of all examples where shapes allow it; otherwise the batches as they are."""
+    if len(batches) == 1:
+        return batches
+    columns = [tensors_in(batch) for batch in batches]
+    shapes = {tuple((tuple(t.shape[1:]), t.dtype) for t in column) for column in columns}
+    if len(shapes) != 1:
+        return batches
+    joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
+    return [map_tensors(lambda _: next(joined), batches[0])]
+
+
+def _subset(
+    source: Iterable[Batch], samples: int, seed: int, notes: tuple[str, ...]
+) -> tuple[list[Batch], tuple[str, ...]]:
+    """A random subset, in the data's order; two passes, so that only the subset is held."""
+    if isinstance(source, Iterator):
+        source = list(source)
+    total = sum(examples_in(batch) for batch in source)
+    chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:samples].sort().values
+    kept, first = [], 0
+    for batch in source:
+        count = examples_in(batch)
+        rows = chosen[(chosen >= first) & (chosen < first + count)] - first
+        first += count
+        if len(rows):
+            kept.append(_rows(batch, rows))
+    if samples >= total:
+        return kept, (*notes, f"--samples {samples}: all {total} examples are used")
+    return kept, (*notes, f"a random subset of {samples} of {total} examples (sample seed {seed})")

@@ -1,0 +1,170 @@
+"""Certified eigenpairs by Lanczos with thick restarts (Wu & Simon 2000; Krylov–Schur form, Stewart 2001).
+
+The residual of every Ritz pair with respect to the products as computed is known after each product, for
+nothing, so the search stops at the first product at which all wanted pairs have converged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from landscape.linalg.lanczos import Krylov, combine, tridiagonalise
+from landscape.linalg.operator import Operator
+
+__all__ = [
+    "Pairs",
+    "Which",
+    "basis_size",
+    "eigenpairs",
+    "has_converged",
+    "ritz_pairs",
+    "select",
+    "wanted_count",
+]
+
+Which = Literal["largest", "smallest", "both", "magnitude"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Ritz pairs, values algebraically descending.
+
+    Attributes:
+        values: (m,) float64.
+        residuals: (m,) ‖Hy − θy‖ for the products as computed.
+        coordinates: (m, m), column i the pair's vector in the basis.
+    """
+
+    values: np.ndarray
+    residuals: np.ndarray
+    coordinates: np.ndarray
+
+    def __getitem__(self, indices: np.ndarray) -> Pairs:
+        return Pairs(self.values[indices], self.residuals[indices], self.coordinates[:, indices])
+
+    def vectors(self, basis: Tensor) -> Tensor:
+        """The Ritz vectors as rows, (pairs, n) float64."""
+        weights = torch.from_numpy(np.ascontiguousarray(self.coordinates.T)).to(basis.device)
+        return combine(weights, basis[: weights.shape[1]])
+
+
+def ritz_pairs(krylov: Krylov) -> Pairs:
+    """All Ritz pairs of a decomposition with at least one step."""
+    projected = krylov.projected
+    values, coordinates = np.linalg.eigh((projected + projected.T) / 2)
+    values, coordinates = values[::-1], coordinates[:, ::-1]
+    relation = krylov.relation @ coordinates
+    relation[:-1] -= coordinates * values
+    lost = krylov.lost[: krylov.steps] @ np.abs(coordinates)
+    return Pairs(values, np.linalg.norm(relation, axis=0) + lost, coordinates)
+
+
+def wanted_count(k: int, which: Which, size: int) -> int:
+    """How many pairs are asked for in a space of ``size`` dimensions (``both``: k from each end)."""
+    return min(size, 2 * k if which == "both" else k)
+
+
+def select(values: np.ndarray, k: int, which: Which) -> np.ndarray:
+    """Indices, ascending, of the wanted ones among descending ``values``."""
+    m = len(values)
+    if m <= wanted_count(k, which, m):
+        return np.arange(m)
+    if which == "largest":
+        return np.arange(k)
+    if which == "smallest":
+        return np.arange(m - k, m)
+    if which == "both":
+        return np.r_[np.arange(k), np.arange(m - k, m)]
+    return np.sort(np.argsort(-np.abs(values), kind="stable")[:k])
+
+
+def has_converged(pairs: Pairs, tol: float, floor: float) -> np.ndarray:
+    """Residual ≤ max(tol·|θ|, floor), for each pair."""
+    return pairs.residuals <= np.maximum(tol * np.abs(pairs.values), floor)
+
+
+def basis_size(k: int, which: Which, size: int, bytes_available: int, itemsize: int) -> int:
+    """How many vectors the basis may hold before a restart: all that memory allows, up to 256 beyond 3k + 10.
+
+    Restarts only cost products, so the basis is as long as it can be; beyond a few hundred vectors the
+    orthogonalisation would cost more than they save.
+    """
+    needed = 3 * wanted_count(k, which, size) + 10
+    affordable = bytes_available // max(1, size * itemsize)
+    return min(size, max(needed, min(affordable, needed + 256)))
+
+
+def restart(krylov: Krylov, k: int, which: Which) -> None:
+    """Truncate, in place, to an invariant subspace of QᵀHQ that holds the wanted Ritz vectors and a few more.
+
+    The subspace is spanned by Schur vectors of the matrix as computed, not of its symmetric part, so
+    H Q = Q₊ H̄ stays exact although noise makes it unsymmetric.
+    """
+    m = krylov.steps
+    values = ritz_pairs(krylov).values
+    wanted = wanted_count(k, which, m)
+    keep = min(m - 1, max(wanted + (m - wanted) // 2, wanted))
+    kept = select(values, (keep + 1) // 2 if which == "both" else keep, which)
+    schur, rotation = scipy.linalg.schur(krylov.projected)
+    diagonal = np.diag(schur)
+    order = np.empty(m, dtype=int)
+    order[np.argsort(-diagonal, kind="stable")] = np.arange(m)
+    chosen = np.isin(order, kept).astype(np.int32)
+    schur, rotation, *_, size, _, _, info = scipy.linalg.lapack.dtrsen(chosen, schur, rotation, job=b"N")
+    if info != 0:
+        raise ArithmeticError(f"LAPACK dtrsen could not reorder the Schur form (info {info})")
+    size = int(size)
+    leading = rotation[:, :size]
+    last = krylov.coefficients[m, :m] @ leading
+    krylov.lost[:size] = krylov.lost[:m] @ np.abs(leading)
+    krylov.lost[size:] = 0.0
+    krylov.coefficients[:] = 0.0
+    krylov.coefficients[:size, :size] = schur[:size, :size]
+    krylov.coefficients[size, :size] = last
+    rows = combine(
+        torch.from_numpy(np.ascontiguousarray(leading.T)).to(krylov.basis.device), krylov.basis[:m]
+    )
+    krylov.basis[:size] = rows
+    krylov.basis[size] = krylov.basis[m].clone()
+    krylov.basis[size + 1 :] = 0.0
+    krylov.steps = size
+
+
+def eigenpairs(
+    operator: Operator,
+    krylov: Krylov,
+    *,
+    k: int,
+    which: Which,
+    tol: float,
+    floor: Callable[[Krylov], float],
+    fresh: Callable[[int], Tensor],
+) -> Iterator[tuple[Krylov, Pairs, bool]]:
+    """Search for the wanted pairs, restarting when the basis is full.
+
+    Yields, after each product, the decomposition, the wanted pairs as they stand, and whether the search is
+    over: all converged, or the whole space spanned. The caller limits the number of products.
+
+    Args:
+        floor: what a product can be wrong by, asked for at each step.
+        fresh: the i-th random vector (n,), for invariant subspaces.
+    """
+    needed = wanted_count(k, which, operator.size)
+    if krylov.steps == krylov.capacity and not krylov.exhausted:
+        restart(krylov, k, which)
+    for state in tridiagonalise(operator, krylov, fresh):
+        every = ritz_pairs(state)
+        pairs = every[select(every.values, k, which)]
+        done = len(pairs.values) >= needed and bool(has_converged(pairs, tol, floor(state)).all())
+        yield state, pairs, done or state.exhausted
+        if done or state.exhausted:
+            return
+        if state.steps == state.capacity:
+            restart(state, k, which)

@@ -1,0 +1,203 @@
+"""Losses, and how many terms each one's mean is over.
+
+A data set's loss is the mean over all its terms, so the mean of a batch must be weighted by how many terms
+it is over: examples for class labels, elements for regression, unmasked tokens for language. Averages of
+batch means are wrong as soon as one batch has another number of terms.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.errors import ConfigurationError, DataError
+
+__all__ = ["NAMES", "Loss", "resolve_loss"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss that knows its terms.
+
+    Attributes:
+        name: how it is reported.
+        mean: ``(outputs, targets) -> scalar`` or, if ``whole``, ``(model, batch) -> scalar``.
+        terms: ``targets -> number`` (``batch -> number`` if ``whole``): what the mean is over; None if that is
+            the number of examples.
+        counting: the same in words.
+        each: ``(outputs, targets) -> (sums, terms)`` per example, both (batch,), where it is known.
+        classes: the targets are class labels, so that accuracy means something.
+        ignored: the label that marks a term left out.
+        shaped: outputs with the classes in dimension 1, checked against the labels.
+    """
+
+    name: str
+    mean: Callable[..., Tensor]
+    counting: str = "examples"
+    terms: Callable[[Any], float] | None = None
+    each: Callable[[Any, Any], tuple[Tensor, Tensor]] | None = None
+    whole: bool = False
+    classes: bool = False
+    ignored: int | None = None
+    shaped: Callable[[Tensor, Tensor], Tensor] = lambda outputs, targets: outputs
+
+
+def resolve_loss(
+    loss: str | nn.Module | Callable[..., Tensor], count: Callable[[Any], float] | None = None
+) -> Loss:
+    """A :class:`Loss` from a name, a torch loss module, or a callable that returns a mean.
+
+    ``count(batch)`` gives the number of terms for callables; without it, it is the number of examples.
+    A callable whose first parameter is called ``model`` is called as ``loss(model, batch)``.
+
+    Raises:
+        ConfigurationError: an unknown name, or a module whose reduction is not a mean.
+    """
+    if isinstance(loss, str):
+        if loss not in NAMES:
+            raise ConfigurationError(
+                f"no loss is called {loss!r}", do=f"choose one of {', '.join(NAMES)}, or pass a callable"
+            )
+        loss = NAMES[loss]()
+    elif not callable(loss):
+        raise ConfigurationError(
+            "the loss must be a name, a torch loss or a callable", found=type(loss).__name__
+        )
+    module = _from_module(loss) if isinstance(loss, nn.Module) and count is None else None
+    return module or _from_callable(loss, count)
+
+
+def _from_callable(loss: Callable[..., Tensor], count: Callable[[Any], float] | None) -> Loss:
+    name = getattr(loss, "__name__", type(loss).__name__)
+    counting = "count(batch)" if count else "examples"
+    try:
+        first = next(iter(inspect.signature(loss).parameters), "")
+    except (TypeError, ValueError):
+        first = ""
+    whole = first == "model"
+    terms = count if whole or count is None else (lambda targets: count((None, targets)))
+    return Loss(name, loss, counting=counting, terms=terms, whole=whole)
+
+
+def _from_module(loss: nn.Module) -> Loss | None:
+    """The torch losses whose terms are known."""
+    if not isinstance(loss, (*_ELEMENTWISE, nn.CrossEntropyLoss, nn.NLLLoss)):
+        return None
+    if loss.reduction != "mean":
+        raise ConfigurationError(
+            f"the loss must return a mean, {type(loss).__name__} has reduction={loss.reduction!r}",
+            do="use reduction='mean'",
+        )
+    single = copy.copy(loss)
+    single.reduction = "none"
+    if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
+        return _labelled(loss, single)
+    return _elementwise(loss, single)
+
+
+_ELEMENTWISE = (
+    nn.MSELoss,
+    nn.BCEWithLogitsLoss,
+    nn.BCELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.PoissonNLLLoss,
+    nn.SoftMarginLoss,
+)
+
+
+def _elementwise(loss: nn.Module, single: nn.Module) -> Loss:
+    def prepared(outputs: Tensor, targets: Tensor) -> Tensor:
+        if outputs.shape != targets.shape:
+            raise DataError(
+                "outputs and targets have different shapes",
+                found=f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}",
+                do="reshape the targets (a silent broadcast would be another loss)",
+            )
+        return targets.to(outputs.dtype)
+
+    def each(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        values = single(outputs, prepared(outputs, targets)).flatten(1) if outputs.ndim > 1 else None
+        if values is None:
+            values = single(outputs, prepared(outputs, targets))[:, None]
+        return values.sum(1), torch.full_like(values[:, 0], values.shape[1])
+
+    return Loss(
+        type(loss).__name__,
+        lambda outputs, targets: loss(outputs, prepared(outputs, targets)),
+        counting="elements",
+        terms=lambda targets: float(targets.numel()),
+        each=each,
+    )
+
+
+def _labelled(loss: nn.CrossEntropyLoss | nn.NLLLoss, single: nn.Module) -> Loss:
+    """Class labels with ``ignore_index`` and class weights; the mean is over the labels' weights."""
+    weight, ignored = loss.weight, loss.ignore_index
+
+    def label_weights(targets: Tensor) -> Tensor:
+        if targets.is_floating_point():  # probabilities: (batch, classes, …), one term for each position
+            return torch.ones_like(targets[:, 0])
+        kept = targets != ignored
+        if weight is None:
+            return kept.double()
+        return weight.to(targets.device).double()[targets.where(kept, 0)] * kept
+
+    def shaped(outputs: Tensor, targets: Tensor) -> Tensor:
+        _check_labels(outputs, targets, ignored)
+        return _classes_second(outputs, targets)
+
+    def each(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        values = single(shaped(outputs, targets), targets)
+        weights = label_weights(targets).to(values)
+        return values.reshape(len(values), -1).sum(1), weights.reshape(len(values), -1).sum(1)
+
+    masked = "unmasked labels" if weight is None else "class weights of the unmasked labels"
+    return Loss(
+        type(loss).__name__,
+        lambda outputs, targets: loss(_classes_second(outputs, targets), targets),
+        counting=masked,
+        terms=lambda targets: float(label_weights(targets).sum()),
+        each=each,
+        classes=True,
+        ignored=ignored,
+        shaped=shaped,
+    )
+
+
+def _classes_second(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Outputs as torch wants them, (batch, classes, …); language models give (batch, tokens, classes)."""
+    if targets.is_floating_point() or outputs.ndim < 3:
+        return outputs
+    if outputs.shape[:1] + outputs.shape[2:] == targets.shape:
+        return outputs
+    return outputs.movedim(-1, 1) if outputs.shape[:-1] == targets.shape else outputs
+
+
+def _check_labels(outputs: Tensor, targets: Tensor, ignored: int) -> None:
+    if targets.is_floating_point():
+        return
+    classes = _classes_second(outputs, targets).shape[1] if outputs.ndim > 1 else outputs.shape[0]
+    kept = targets[targets != ignored]
+    if kept.numel() and (int(kept.min()) < 0 or int(kept.max()) >= classes):
+        raise DataError(
+            f"labels are out of range: the model has {classes} outputs",
+            found=f"labels from {int(kept.min())} to {int(kept.max())}",
+            do=f"labels must lie in 0 … {classes - 1} (or be {ignored}, which is left out)",
+        )
+
+
+#: Losses by name, for the command line and ``landscape.toml``.
+NAMES: dict[str, Callable[[], nn.Module]] = {
+    "cross_entropy": nn.CrossEntropyLoss,
+    "mse": nn.MSELoss,
+    "bce_with_logits": nn.BCEWithLogitsLoss,
+    "nll": nn.NLLLoss,
+}

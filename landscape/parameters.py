@@ -1,0 +1,101 @@
+"""Which parameters are measured, and how they lie in one vector."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from landscape.errors import ConfigurationError
+
+__all__ = ["Layout", "Selection", "select_parameters"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and shapes of the parameters in a flat vector (n,), in the model's order."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(shape.numel() for shape in self.shapes)
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """Views of a flat vector (n,), shaped as the parameters."""
+        sizes = [shape.numel() for shape in self.shapes]
+        parts = torch.split(vector, sizes)
+        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def slices(self) -> Iterator[tuple[str, slice]]:
+        """Each parameter's name and where it lies in the vector."""
+        first = 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            yield name, slice(first, first + shape.numel())
+            first += shape.numel()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen parameters of a model: tied ones once, frozen ones left out, both counted."""
+
+    layout: Layout
+    tensors: tuple[nn.Parameter, ...]
+    frozen: int
+    tied: int
+    left_out: int
+
+    def flat(self) -> Tensor:
+        """The weights in one vector (n,), detached."""
+        return torch.cat([p.detach().reshape(-1) for p in self.tensors])
+
+
+def select_parameters(model: nn.Module, patterns: Sequence[str] = ()) -> Selection:
+    """The trainable parameters of ``model`` whose names match any of ``patterns`` (all without patterns).
+
+    Raises:
+        ConfigurationError: nothing to measure, a pattern that matches nothing, complex parameters.
+    """
+    aliases: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        aliases.setdefault(parameter, []).append(name)
+    trainable = {p: names for p, names in aliases.items() if p.requires_grad}
+    if not trainable:
+        raise ConfigurationError(
+            "the model has no trainable parameters",
+            found=f"{len(aliases)} parameters, all frozen" if aliases else "no parameters at all",
+            do="set requires_grad on those to be measured",
+        )
+    chosen = [p for p, names in trainable.items() if not patterns or _matches(names, patterns)]
+    _check_patterns(patterns, aliases)
+    if any(p.is_complex() for p in chosen):
+        raise ConfigurationError("complex parameters have no real Hessian", do="leave them out with --params")
+    return Selection(
+        layout=Layout(tuple(trainable[p][0] for p in chosen), tuple(p.shape for p in chosen)),
+        tensors=tuple(chosen),
+        frozen=sum(p.numel() for p in aliases if not p.requires_grad),
+        tied=sum(p.numel() * (len(names) - 1) for p, names in aliases.items()),
+        left_out=sum(p.numel() for p in trainable) - sum(p.numel() for p in chosen),
+    )
+
+
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _check_patterns(patterns: Sequence[str], aliases: dict[nn.Parameter, list[str]]) -> None:
+    every = [name for names in aliases.values() for name in names]
+    for pattern in patterns:
+        hits = [p for p, names in aliases.items() if _matches(names, [pattern])]
+        if not hits:
+            near = difflib.get_close_matches(pattern, every, n=3, cutoff=0.4) or every[:3]
+            raise ConfigurationError(
+                f"--params {pattern!r} matches no parameter", do=f"names here are like {', '.join(near)}"
+            )
+        if not any(p.requires_grad for p in hits):
+            raise ConfigurationError(f"--params {pattern!r} matches frozen parameters only")

@@ -1,0 +1,23 @@
+"""From options, ``--problem`` or ``landscape.toml`` to a Problem. The only room that imports user code.
+
+Importing this package imports neither torch nor any user code; :func:`resolve` and :func:`load_problem` do.
+"""
+
+from __future__ import annotations
+
+from landscape.project.config import Config, read_config
+from landscape.project.resolve import NothingToGoOn, Resolved, load_problem, resolve
+from landscape.project.settings import ProblemSettings, parse_size
+from landscape.project.template import template
+
+__all__ = [
+    "Config",
+    "NothingToGoOn",
+    "ProblemSettings",
+    "Resolved",
+    "load_problem",
+    "parse_size",
+    "read_config",
+    "resolve",
+    "template",
+]

@@ -1,0 +1,206 @@
+"""Data from array files: ``x``, ``y`` and, optionally, ``mask`` in ``.npz``, ``.h5`` or ``.safetensors``.
+
+Nothing in such a file is run, and an HDF5 file cannot make another file be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from landscape.errors import DataError
+from landscape.project.text import nearest, shown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+__all__ = ["SUFFIXES", "apply_mask", "read_arrays"]
+
+#: The file names that are array files.
+SUFFIXES = (".npz", ".h5", ".hdf5", ".safetensors")
+
+_NAMES = ("x", "y", "mask")
+
+
+def read_arrays(path: Path) -> dict[str, torch.Tensor]:
+    """``x``, ``y`` and, if present, ``mask`` of an array file, with their first dimension over examples.
+
+    Numbers keep their dtype, except that integer ``y`` becomes int64 (what torch takes as labels) and
+    unsigned integers of 16 bits and more become the next signed type.
+
+    Raises:
+        DataError: unreadable, ``x`` or ``y`` missing, arrays that are not numbers, and, in HDF5, links,
+            external storage and virtual data sets.
+    """
+    if not path.is_file():
+        names = (
+            [p.name for p in path.parent.glob("*") if p.suffix in SUFFIXES] if path.parent.is_dir() else []
+        )
+        raise DataError(f"No data file {shown(path)}", do=nearest(path.name, names))
+    read = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix, _hdf5)
+    arrays = read(path)
+    if (
+        arrays["y"].dtype.is_floating_point
+        or arrays["y"].dtype.is_complex
+        or str(arrays["y"].dtype) == "torch.bool"
+    ):
+        return arrays
+    return {**arrays, "y": arrays["y"].long()}
+
+
+def apply_mask(
+    arrays: Mapping[str, torch.Tensor], loss: Any, where: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(x, y)`` with what ``mask`` leaves out (where it is 0) left out.
+
+    A mask of one value per example drops examples, for any loss. A mask of ``y``'s shape drops single
+    loss terms: integer labels there become the loss's ``ignore_index`` (-100), so the loss must be
+    cross_entropy or nll, by name or as a torch module.
+
+    Raises:
+        DataError: a mask of another shape, that leaves nothing, or of single terms for a loss without
+            ``ignore_index``.
+    """
+    x, y, mask = arrays["x"], arrays["y"], arrays.get("mask")
+    if mask is None:
+        return x, y
+    keep = mask != 0
+    if not bool(keep.any()):
+        raise DataError(f"{where}: the mask leaves nothing", found=f"{mask.numel()} zeros")
+    if keep.shape == y.shape[:1] == x.shape[:1]:
+        return x[keep], y[keep]
+    if keep.shape != y.shape:
+        raise DataError(
+            f"{where}: the mask fits neither the examples nor y",
+            found=f"mask {tuple(mask.shape)}, x {tuple(x.shape)}, y {tuple(y.shape)}",
+            do="give one value per example, or one per element of y",
+        )
+    index = _ignore_index(loss)
+    if index is None or y.dtype.is_floating_point:
+        raise DataError(
+            f"{where}: a mask of single terms needs integer labels and the loss cross_entropy or nll",
+            found=f"y of {str(y.dtype).removeprefix('torch.')}, loss {_loss_name(loss)}",
+            do="give such data from --problem, as a landscape.Problem with its own count=",
+        )
+    return x, y.masked_fill(~keep, index)
+
+
+def _ignore_index(loss: Any) -> int | None:
+    """The label that ``loss`` leaves out; ``None`` if it has none that we know of."""
+    from torch import nn
+
+    if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
+        return loss.ignore_index
+    return -100 if loss in ("cross_entropy", "nll") else None
+
+
+def _loss_name(loss: Any) -> str:
+    return shown(loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__))
+
+
+def _npz(path: Path) -> dict[str, torch.Tensor]:
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            _require(path, file.files)
+            return {name: _tensor(path, name, file[name]) for name in _NAMES if name in file.files}
+    except DataError:
+        raise
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise _unreadable(path, error) from error
+        raise DataError(
+            f"{shown(path)} holds pickled objects, which can run code: refused",
+            do="save plain arrays of numbers: numpy.savez(file, x=..., y=...)",
+        ) from error
+    except (OSError, EOFError, AttributeError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = list(file.keys())
+            _require(path, names)
+            return {name: file.get_tensor(name) for name in _NAMES if name in names}
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _hdf5(path: Path) -> dict[str, torch.Tensor]:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            names = list(file)
+            _require(path, names)
+            return {name: _tensor(path, name, _dataset(file, path, name)) for name in _NAMES if name in names}
+    except (OSError, RuntimeError, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _dataset(file: Any, path: Path, name: str) -> np.ndarray:
+    """The values of a data set that lies wholly in this file."""
+    import h5py
+
+    link = file.get(name, getlink=True)
+    item = file[name] if isinstance(link, h5py.HardLink) else None
+    if isinstance(item, h5py.Dataset) and item.external is None and not item.is_virtual:
+        if item.dtype.kind not in "biuf":
+            raise _not_numbers(path, name, item.dtype)
+        values: np.ndarray = item[...]
+        return values
+    if item is None:
+        kind = "a link"
+    elif isinstance(item, h5py.Dataset):
+        kind = "a virtual data set" if item.is_virtual else "stored in other files"
+    else:
+        kind = "a group"
+    raise DataError(
+        f"{shown(path)}: {name} is {kind}, which is refused, as it may read other files",
+        do="write the values into this file themselves, as a plain data set",
+    )
+
+
+def _require(path: Path, names: list[str]) -> None:
+    missing = [name for name in ("x", "y") if name not in names]
+    if missing:
+        raise DataError(
+            f"{shown(path)} has no array called {' or '.join(missing)}",
+            found=", ".join(shown(n, 60) for n in names[:30]) or "no arrays",
+            do="call the inputs x and the targets y",
+        )
+
+
+def _tensor(path: Path, name: str, array: np.ndarray) -> torch.Tensor:
+    import numpy as np
+    import torch
+
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise _not_numbers(path, name, array.dtype)
+    if array.ndim == 0:
+        raise DataError(
+            f"{shown(path)}: {name} is a single number", do="its first dimension is over examples"
+        )
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(f"i{min(8, 2 * array.dtype.itemsize)}")
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _not_numbers(path: Path, name: str, dtype: Any) -> DataError:
+    return DataError(
+        f"{shown(path)}: {name} does not hold numbers torch can take", found=f"dtype {shown(dtype)}"
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    kind = {".npz": "npz", ".safetensors": "safetensors"}.get(path.suffix, "HDF5")
+    return DataError(f"{shown(path)} cannot be read as {kind}", found=shown(error) or type(error).__name__)

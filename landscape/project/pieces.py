@@ -1,0 +1,167 @@
+"""Model, loss and data from what the user named: called, checked for their type, never altered."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from landscape.errors import ConfigurationError
+from landscape.project.arrays import SUFFIXES, apply_mask, read_arrays
+from landscape.project.code import Importer, Source, UserObject, required_arguments
+from landscape.project.text import shown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from landscape.problem import Problem
+
+__all__ = ["make_data", "make_loss", "make_model", "make_problem"]
+
+
+def make_model(source: Source, importer: Importer) -> nn.Module:
+    """The module: from a function, a class without required arguments, or (copied) an instance.
+
+    Raises:
+        ConfigurationError: see :class:`Importer`; or what came is no ``nn.Module``.
+    """
+    from torch import nn
+
+    found = importer.load(source)
+    if isinstance(found.value, nn.Module):
+        return copy.deepcopy(found.value)
+    model = _called(found, "a model")
+    if not isinstance(model, nn.Module):
+        raise found.wrong(
+            "a torch.nn.Module", model, do="return the model itself, without weights loaded or trained"
+        )
+    return model
+
+
+def make_loss(source: Source, importer: Importer) -> Any:
+    """The loss: a name as it is, a callable of two arguments as it is, or what a factory gives.
+
+    Raises:
+        ConfigurationError: see :class:`Importer`; or what came can be no loss.
+    """
+    from torch import nn
+
+    if ":" not in source.text and not source.text.endswith(".py"):
+        return source.text
+    found = importer.load(source)
+    value = found.value
+    if isinstance(value, str | nn.Module) or (not isinstance(value, type) and _takes_two(value)):
+        return value
+    loss = _called(found, "a loss")
+    if not isinstance(loss, str) and not callable(loss):
+        raise found.wrong(
+            "a loss", loss, do="give loss(outputs, targets) -> mean, a torch loss module or a name"
+        )
+    return loss
+
+
+def make_data(source: Source, importer: Importer, loss: Any) -> Any:
+    """The data: ``(x, y)`` of an array file, or what the user's object is or gives.
+
+    Raises:
+        ConfigurationError: see :class:`Importer`; or what came can be no data.
+        DataError: an array file that cannot be read.
+    """
+    if Path(source.text).suffix in SUFFIXES:
+        return apply_mask(read_arrays(source.path), loss, shown(source.path))
+    found = importer.load(source)
+    data = _called(found, "data") if _is_function(found.value) else found.value
+    return _as_data(data, found)
+
+
+def make_problem(source: Source, importer: Importer, checkpoint: Path | None) -> tuple[Any, bool]:
+    """What a problem factory gives, and whether it was passed the checkpoint (so has loaded it itself).
+
+    The first is a :class:`landscape.problem.Problem` or a checked triple ``(model, loss, data)``.
+
+    Raises:
+        ConfigurationError: see :class:`Importer`; or the factory takes or gives something else.
+    """
+    found = importer.load(source, default="problem")
+    if not callable(found.value):
+        raise found.wrong("a problem", found.value, do="name a function that returns (model, loss, data)")
+    wanted = required_arguments(found.value)
+    takes_path = wanted is not None and len(wanted) == 1
+    if wanted is not None and len(wanted) > 1:
+        raise ConfigurationError(
+            f"{source.label} takes {len(wanted)} arguments",
+            found=", ".join(wanted),
+            do="take none, or one: the checkpoint's path",
+        )
+    if takes_path and checkpoint is None:
+        raise ConfigurationError(f"{source.label} takes the checkpoint's path, and no checkpoint was given")
+    made = found.call(checkpoint) if takes_path else found.call()
+    return _as_problem(made, found), takes_path
+
+
+def _as_problem(made: Any, found: UserObject) -> Problem | tuple[nn.Module, Any, Any]:
+    from torch import nn
+
+    from landscape.problem import Problem
+
+    if isinstance(made, Problem):
+        return made
+    if not isinstance(made, tuple) or len(made) != 3 or not isinstance(made[0], nn.Module):
+        shape = f" of {', '.join(type(m).__name__ for m in made)}" if isinstance(made, tuple) else ""
+        raise ConfigurationError(
+            f"{found.source.label} gives neither a landscape.Problem nor (model, loss, data)",
+            found=shown(type(made).__name__ + shape),
+        )
+    model, loss, data = made
+    if not isinstance(loss, str) and not callable(loss):
+        raise found.wrong("a loss as its second part", loss, do="give (model, loss, data)")
+    return model, loss, _as_data(data, found)
+
+
+def _called(found: UserObject, what: str) -> Any:
+    """Call a factory that needs no arguments."""
+    if not callable(found.value):
+        raise found.wrong(what, found.value, do="name a function that makes it")
+    missing = required_arguments(found.value)
+    if missing:
+        kind = "class" if isinstance(found.value, type) else "function"
+        raise ConfigurationError(
+            f"{found.source.label} is a {kind} that needs arguments",
+            found=shown(", ".join(missing)),
+            do=f"write a function without arguments that returns {what}, and name that",
+        )
+    return found.call()
+
+
+def _takes_two(value: Any) -> bool:
+    """Whether ``value`` can be called as ``loss(outputs, targets)`` and not without arguments."""
+    if not callable(value):
+        return False
+    try:
+        signature = inspect.signature(value)
+        signature.bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that does not tell
+        return True
+    return bool(required_arguments(value))
+
+
+def _is_function(value: Any) -> bool:
+    """A factory of data, as opposed to data (a data set may well be callable)."""
+    if isinstance(value, type):
+        return True
+    return callable(value) and not hasattr(value, "__iter__") and not hasattr(value, "__getitem__")
+
+
+def _as_data(data: Any, found: UserObject) -> Any:
+    """``data``, unchanged, if it has one of the forms that a Problem takes."""
+    import numpy as np
+    import torch
+
+    single = isinstance(data, str | bytes | torch.Tensor | np.ndarray | torch.nn.Module | type)
+    readable = hasattr(data, "__iter__") or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
+    if single or not readable:
+        raise found.wrong("data", data, do="give (x, y) tensors, a Dataset, a DataLoader or batches")
+    return data
