@@ -54,7 +54,7 @@ class Program(TyperGroup):
             code = _report_other(error, debug)
         sys.exit(code if isinstance(code, int) else DONE)
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; what Typer would turn into an exit code of its own is settled here."""
         try:
             return super().invoke(ctx)

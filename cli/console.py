@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,8 @@ __all__ = ["FORMAT_VERSION", "Console", "Reporter", "safe", "table"]
 FORMAT_VERSION = 1
 #: A progress bar appears for what lasts longer than this.
 BAR_AFTER_SECONDS = 2.0
+#: Where less is left for a sentence beside its name, it is not wrapped.
+MIN_SENTENCE = 30
 
 
 def safe(text: object) -> str:
@@ -90,6 +93,16 @@ class Console:
             sep="\n",
             file=sys.stdout,
         )
+
+    def pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """``name  sentence`` lines, wrapped to a terminal that leaves room for it."""
+        listed = list(pairs)
+        margin = max(_cells(safe(name)) for name, _ in listed) + 2
+        for name, sentence in listed:
+            line = f"{name:<{margin}}{safe(sentence)}"
+            if self.width is not None and self.width >= margin + MIN_SENTENCE:
+                line = textwrap.fill(line, self.width, subsequent_indent=" " * margin, break_long_words=False)
+            self.out(line)
 
     def emit(self, runs: Sequence[dict[str, Any]] = (), **more: Any) -> None:
         """The one object of ``--json``; silent otherwise."""

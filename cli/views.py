@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +10,13 @@ import numpy as np
 
 from landscape.results import EigenResult, Provenance, Result, jsonable
 
-from .console import Console, safe
+from .console import Console
 from .numbers import at_least, at_most, duration, figure, quotient_interval, value_and_error, with_error
 
 if TYPE_CHECKING:
     from landscape.results import Quantity
 
 __all__ = ["ADVICE", "print_provenance", "print_result", "run_object"]
-
-#: Narrower than this, a sentence is not indented to its own column.
-MIN_SENTENCE = 30
 
 #: What a status other than complete means, and what to do about it.
 ADVICE = {
@@ -61,9 +57,9 @@ def print_result(console: Console, result: Result) -> None:
     if isinstance(result, EigenResult):
         console.table(*_eigen_table(result))
         console.out()
-        _print_pairs(console, _eigen_summary(result))
+        console.pairs(_eigen_summary(result))
     else:
-        _print_pairs(console, _described(result))
+        console.pairs(_described(result))
 
 
 def _loss_line(result: Result) -> str:
@@ -73,17 +69,6 @@ def _loss_line(result: Result) -> str:
         f"loss {figure(result.loss, 6)} ({accuracy}{result.examples} examples, {terms}"
         f"{result.parameters} parameters, gradient norm {figure(result.gradient_norm, 4)}): is this my loss?"
     )
-
-
-def _print_pairs(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
-    """``name  sentence`` lines, wrapped to a terminal that leaves room for it."""
-    listed = list(pairs)
-    margin = max(len(name) for name, _ in listed) + 2
-    for name, sentence in listed:
-        line = f"{name:<{margin}}{safe(sentence)}"
-        if console.width is not None and console.width >= margin + MIN_SENTENCE:
-            line = textwrap.fill(line, console.width, subsequent_indent=" " * margin, break_long_words=False)
-        console.out(line)
 
 
 # -- eigenvalues -------------------------------------------------------------------------------------------
@@ -117,18 +102,14 @@ def _eigen_summary(result: EigenResult) -> Iterator[tuple[str, str]]:
     if result.which in ("largest", "both") and _number_from_top(result) >= 5:
         yield "λ1/λ5", _ratio(result)
     if result.lambda_max > 0:
-        yield (
-            "1/λmax",
-            f"{_inverse(1, result.lambda_max, top)} (step to the bottom of the sharpest direction)",
-        )
-        yield (
-            "2/λmax",
-            f"{_inverse(2, result.lambda_max, top)} (largest stable learning rate, local quadratic)",
-        )
+        step, limit = (_inverse(numerator, result.lambda_max, top) for numerator in (1, 2))
+        yield "1/λmax", f"{step} (step to the bottom of the sharpest direction)"
+        yield "2/λmax", f"{limit} (largest stable learning rate, local quadratic)"
     else:
         yield "1/λmax", "not available: no positive eigenvalue was found"
-    yield "noise floor", f"{figure(result.noise_floor, 2)} (what a product can be wrong by; part of every ±)"
-    yield "missed", missed(result)
+    yield "noise floor", f"{at_most(result.noise_floor, 2)} (what a product can be wrong by; part of every ±)"
+    yield "missed", _missed(result)
+    yield "repeated", _repeated(result)
     yield "data error", result.standard_error_method
     yield "cost", f"{result.products} products, {result.passes} passes, {duration(result.seconds)}"
 
@@ -156,24 +137,22 @@ def _inverse(numerator: float, value: float, error: float) -> str:
     return with_error(numerator / value, numerator / (value - error) - numerator / value)
 
 
-def missed(result: EigenResult) -> str:
+def _missed(result: EigenResult) -> str:
     """What can be said about a larger (or smaller) eigenvalue that the iteration did not see."""
     if result.missed_epsilon is None:
-        statement = "not available (needs a random start and enough steps before the first restart)"
-    else:
-        bounds = [
-            f"λmax above {at_most(result.missed_above)}" if result.missed_above is not None else "",
-            f"λmin below {at_least(result.missed_below)}" if result.missed_below is not None else "",
-        ]
-        said = ", ".join(f"{bound} has probability at most 5 %" for bound in bounds if bound)
-        share = at_most(100 * result.missed_epsilon, 2)
-        statement = (
-            f"{said}{' over the random start; ' if said else ''}ε = {share} % of λmax − λmin at 95 % "
-            "(Kuczyński & Woźniakowski 1992); of further eigenvalues it says nothing"
-        )
+        return "not available (needs a random start and enough steps before the first restart)"
+    above, below = result.missed_above, result.missed_below
+    bounds = [] if above is None else [f"λmax above {at_most(above)}"]
+    bounds += [] if below is None else [f"λmin below {at_least(below)}"]
+    share = at_most(100 * result.missed_epsilon, 2)
+    said = "".join(f"{bound} has probability at most 5 %; " for bound in bounds)
+    return f"{said}ε = {share} % of λmax − λmin at 95 % (Kuczyński & Woźniakowski 1992)"
+
+
+def _repeated(result: EigenResult) -> str:
     if result.verified:
-        return f"{statement}; {result.verified} products spent looking for others"
-    return f"{statement}; --verify N looks for repeated eigenvalues"
+        return f"{result.verified} products spent looking for further and repeated eigenvalues"
+    return "not looked for; --verify N does"
 
 
 # -- any kind ----------------------------------------------------------------------------------------------
@@ -224,7 +203,7 @@ def print_provenance(console: Console, provenance: Provenance) -> None:
         ("strategy", _listed(provenance.strategy)),
         ("versions", _listed(provenance.versions)),
     ]
-    _print_pairs(console, ((name, text or "not recorded") for name, text in pairs))
+    console.pairs(((name, text or "not recorded") for name, text in pairs))
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -40,7 +40,9 @@ def _execute(
     run_names = {o.name for o in options_of(RunSettings)}
     known = run_names | {o.name for o in options_of(settings)}
     if unknown := [name for name in options if name not in known]:
-        raise ConfigurationError(f"{kind}() does not know {unknown[0]!r}", do=f"it knows {', '.join(sorted(known))}")
+        raise ConfigurationError(
+            f"{kind}() does not know {unknown[0]!r}", do=f"it knows {', '.join(sorted(known))}"
+        )
     own = {name: value for name, value in options.items() if name not in run_names}
     run = from_mapping(RunSettings, {name: value for name, value in options.items() if name in run_names})
     return execute(

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import platform
 import secrets
 import signal
@@ -53,11 +54,17 @@ class RunSettings:
         None, "Seed of every random choice; without it a fresh one is drawn, printed and stored.", minimum=0
     )
     time_limit: float | None = option(
-        None, "Stop after this many seconds, keep what there is (exit 4).", metavar="SECONDS", minimum=0.0,
+        None,
+        "Stop after this many seconds, keep what there is (exit 4).",
+        metavar="SECONDS",
+        minimum=0.0,
         identity=False,
     )
     output: str | None = option(
-        None, "Result file; default landscape-results/<checkpoint>-<hash>.h5.", short="-o", metavar="FILE",
+        None,
+        "Result file; default landscape-results/<checkpoint>-<hash>.h5.",
+        short="-o",
+        metavar="FILE",
         identity=False,
     )
     fresh: bool = option(
@@ -188,7 +195,9 @@ def execute(
     path = stored_path(problem, run)
     identity = run_id(kind, problem, settings, run)
     if not run.fresh and (found := _finished(path, identity)) is not None:
-        observer.note(f"the same run is stored ({identity} in {path}): shown from there; --fresh computes again")
+        observer.note(
+            f"the same run is stored ({identity} in {path}): shown from there; --fresh computes again"
+        )
         return found
     partial = PartialFile(partial_path(path, identity))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +257,7 @@ class _Execution:
     command: str
     identity: str = ""
     header: dict[str, Any] = field(default_factory=dict)
-    last_flush: float = 0.0
+    last_flush: float = -math.inf
     flush_cost: float = 0.0
 
     def carry_out(self, partial: PartialFile | None) -> Result:
@@ -279,12 +288,16 @@ class _Execution:
                 "versions": versions(),
             }
             if not given:
-                self.observer.note(f"seed {self.header['seed']} (drawn; --seed {self.header['seed']} repeats this run)")
+                self.observer.note(
+                    f"seed {self.header['seed']} (drawn; --seed {self.header['seed']} repeats this run)"
+                )
             return None
         self.header, arrays, counters = found
         self.observer.note(f"resumed at step {counters.get('products', 0)} (seed {self.header['seed']})")
         if self.header["versions"] != versions():
-            self.observer.note("software versions have changed since: still right, but not bit for bit the same")
+            self.observer.note(
+                "software versions have changed since: still right, but not bit for bit the same"
+            )
         return Saved(arrays, dict(counters))
 
     def _loop(
@@ -293,28 +306,29 @@ class _Execution:
         """Step by step to the end, to a limit or to a signal; smaller pieces when memory runs out."""
         from landscape.machine import is_out_of_memory
 
-        strategy = self.header["strategy"]
+        strategy, last = self.header["strategy"], None
         while True:
             try:
                 for state in self._steps(saved, strategy):
+                    last = state
                     self.header["strategy"] = strategy = dict(state.strategy)
                     self.observer.progress(state.done, state.total, state.text)
                     if state.over:
                         return state.save(), False
                     late = self.run.time_limit is not None and time.monotonic() - began > self.run.time_limit
-                    end = late or stopped()
-                    if end or self._flush_due(saved is None):
-                        saved = self._flush(partial, state)
-                    if late and not stopped():
-                        self.observer.note("time limit reached: what there is is stored; the same command goes on")
-                        return saved or state.save(), True
-                    if end:
+                    if late or stopped() or self._flush_due():
+                        self._flush(partial, state)
+                    if stopped():
                         raise self._interrupted(partial, state)
-                raise RuntimeError("the analysis ended without a last state")
+                    if late:
+                        self.observer.note("time limit reached; the same command goes on from here")
+                        return state.save(), True
+                raise AssertionError("an analysis ends with a last state")
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 strategy = self._smaller(strategy, error)
+                saved = last.save() if last else saved
 
     def _steps(self, saved: Saved | None, strategy: Mapping[str, Any] | None) -> Iterator[State]:
         start = Start(self.header["seed"], saved, strategy)
@@ -330,7 +344,7 @@ class _Execution:
             raise OutOfMemory(
                 "memory ran out, also with the smallest pieces",
                 found=str(error).splitlines()[0][:200],
-                do="set a smaller --batch-size or --memory, restrict --params, or use --samples or --device cpu",
+                do="set a smaller --batch-size or --memory, restrict --params, or use --samples",
             ) from error
         self.observer.note(
             f"memory ran out: going on with pieces of {smaller.micro_batch} examples, "
@@ -338,23 +352,24 @@ class _Execution:
         )
         return {**strategy, **smaller.to_json()}
 
-    def _flush_due(self, first: bool) -> bool:
-        """The first state always, so that seed and strategy are on disk before the work; then now and then."""
-        wait = max(_FLUSH_SECONDS, _FLUSH_RATIO * self.flush_cost)
-        return first or time.monotonic() - self.last_flush > wait
+    def _flush_due(self) -> bool:
+        """At once at the first state, so that seed and strategy are on disk before the work; then at times."""
+        return time.monotonic() - self.last_flush > max(_FLUSH_SECONDS, _FLUSH_RATIO * self.flush_cost)
 
-    def _flush(self, partial: PartialFile | None, state: State) -> Saved:
+    def _flush(self, partial: PartialFile | None, state: State) -> None:
+        if partial is None:
+            return
         start = time.monotonic()
         saved = state.save()
-        if partial is not None:
-            partial.write({**self.header, "identity": self.identity}, saved.arrays, saved.counters)
+        partial.write({**self.header, "identity": self.identity}, saved.arrays, saved.counters)
         self.last_flush = time.monotonic()
         self.flush_cost = self.last_flush - start
-        return Saved({name: array.copy() for name, array in saved.arrays.items()}, dict(saved.counters))
 
     def _interrupted(self, partial: PartialFile | None, state: State) -> Interrupted:
         kept = f"{state.done} steps are kept in {partial.path}" if partial else "nothing was being stored"
-        return Interrupted("interrupted", found=kept, do="the same command goes on from there" if partial else "")
+        return Interrupted(
+            "interrupted", found=kept, do="the same command goes on from there" if partial else ""
+        )
 
     def _provenance(self, state: Saved) -> Provenance:
         problem = self.problem

@@ -14,7 +14,7 @@ from landscape.project import ProblemSettings
 from landscape.run import RunSettings
 
 from ..console import Console, Reporter
-from ..numbers import duration, size
+from ..numbers import duration, figure, size
 from ..options import Debug, DryRun, Given, Group, Json, Quiet, with_options
 
 if TYPE_CHECKING:
@@ -98,7 +98,17 @@ def _print(console: Console, result: Result, file: Path) -> None:
 
 
 def _print_plan(console: Console, plan: Plan) -> None:
-    console.out(f"products  {plan.products}")
-    console.out(f"memory    {size(plan.memory_bytes)}")
-    console.out(f"time      {duration(plan.seconds)}")
-    console.emit(plan=plan.to_json())
+    from landscape.results import jsonable
+
+    console.pairs(
+        [
+            ("run", plan.id),
+            ("data", f"{plan.examples} examples; {plan.parameters} parameters"),
+            ("products", f"about {plan.products}, at most {plan.at_most}"),
+            ("time", f"about {duration(plan.seconds)} ({figure(plan.gradients)} gradients over the data)"),
+            ("memory", f"about {size(plan.memory_bytes)}"),
+        ]
+    )
+    for note in plan.notes:
+        console.note(note)
+    console.emit(plan=jsonable(plan.to_json()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from landscape.errors import InputError
 from ..console import Console
 from ..options import Debug, Json, Quiet
 from ..stored import open_file, read
+
+if TYPE_CHECKING:
+    from landscape.results import Result
 
 #: Endings that a picture may have.
 FORMATS = (".png", ".pdf", ".svg")
@@ -61,14 +64,13 @@ def command(
     if run is None and among > 1:
         console.note(f"The file holds {among} runs; this is the latest, {name}.")
     path = output or file.with_name(f"{file.stem}-{name}.png")
-    options: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
-    _draw(result, path, options)
+    _draw(result, path, learning_rate)
     console.out(str(path))
     console.emit([run_object(result, file)], picture=str(path))
 
 
-def _draw(result: Any, path: Path, options: dict[str, Any]) -> None:
+def _draw(result: Result, path: Path, learning_rate: float | None) -> None:
     from landscape.plots import figure_for, save
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(figure_for(result, **options), path, result)
+    save(figure_for(result, learning_rate=learning_rate), path, result)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -100,8 +100,9 @@ def finish(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
     if c["first_steps"]:
         missed = missed_value(c["first_top"], c["first_bottom"], problem.size, c["first_steps"])
     converged = residuals <= np.maximum(settings.tol * np.abs(values), floor)
-    none = np.ma.masked_all(len(values))
-    errors = np.ma.array(a["standard_errors"]) if "standard_errors" in a else none
+    errors = np.ma.array(a.get("standard_errors", np.full(len(values), np.nan)))
+    if "standard_errors" not in a:
+        errors[:] = np.ma.masked
     complete = c["phase"] == "over" and c["verified_all"] and bool(converged.all())
     return EigenResult(
         status="complete" if complete else "not_converged",

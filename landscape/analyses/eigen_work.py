@@ -1,4 +1,4 @@
-"""The work behind ``landscape eigen``: search, verification, standard errors, with a state after each product."""
+"""The work behind ``landscape eigen``, product by product: search, verification, standard errors."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Work:
         self.history: list[float] = []
         self.locked: Locked | None = None
         self.extra: dict[str, np.ndarray] = {}
+        self.counters: dict[str, Any] = {}
         if start.saved is None:
             self._measure(start.strategy)
         else:
@@ -84,7 +85,7 @@ class Work:
             basis = basis_size(settings.k, settings.which, problem.size, problem.memory // 4, itemsize)
             self.strategy = {**chosen.to_json(), "basis": basis}
         problem.check_expected(evaluation.loss)
-        self.counters: dict[str, Any] = {
+        self.counters = {
             "phase": "search",
             "loss": evaluation.loss,
             "gradient_norm": norm(evaluation.gradient),
@@ -150,7 +151,11 @@ class Work:
         self.history.append(float(pairs.residuals.max()) if complete else float("nan"))
         if not c["restarted"]:
             every = ritz_pairs(krylov).values
-            c["first_steps"], c["first_top"], c["first_bottom"] = krylov.steps, float(every[0]), float(every[-1])
+            c["first_steps"], c["first_top"], c["first_bottom"] = (
+                krylov.steps,
+                float(every[0]),
+                float(every[-1]),
+            )
             c["restarted"] = krylov.steps == krylov.capacity
 
     def _verify(self) -> Iterator[State]:
@@ -229,7 +234,8 @@ class Work:
             vectors = self.locked.vectors.double()
         else:
             vectors = self._pairs()[0].vectors(self.krylov.basis)
-        return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        return vectors / lengths
 
     def _state(self, text: str, over: bool = False, saved: Saved | None = None) -> State:
         self.counters["seconds"] = time.perf_counter() - self.began
@@ -254,7 +260,8 @@ class Work:
         if slope >= -1e-3 or not np.isfinite(goal):
             return None
         left = max(0.0, (logs[-1] - goal) / -slope)
-        return min(self.settings.max_products, self.counters["products"] + int(np.ceil(left)))
+        expected = int(self.counters["products"] + np.ceil(left))
+        return min(self.settings.max_products, expected)
 
     def _save(self) -> Saved:
         krylov, (pairs, others) = self.krylov, self._pairs()

@@ -1,0 +1,19 @@
+"""A checkpoint file becomes a state dict. No code in the file runs."""
+
+from landscape.checkpoint.inspection import Inspection, StateSummary, TensorEntry, inspect_checkpoint
+from landscape.checkpoint.matching import load_into
+from landscape.checkpoint.reading import Checkpoint, load_checkpoint
+from landscape.checkpoint.save import save_checkpoint
+from landscape.checkpoint.text import escape_text
+
+__all__ = [
+    "Checkpoint",
+    "Inspection",
+    "StateSummary",
+    "TensorEntry",
+    "escape_text",
+    "inspect_checkpoint",
+    "load_checkpoint",
+    "load_into",
+    "save_checkpoint",
+]

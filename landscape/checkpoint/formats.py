@@ -37,7 +37,11 @@ _OTHERS = {
 _LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 #: Longest safetensors header the format allows (100 MB), and the longest shard index read.
 _MAX_HEADER = 100_000_000
+#: Most bytes that the compressed source code in a program archive may unpack to.
+_MAX_SOURCE_CODE = 100_000_000
 _ZIP_ENCRYPTED = 0x1
+#: Bytes that text does not hold.
+_BINARY = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def identify(path: str | Path) -> Source:
     """Recognise ``path`` by its content, check what can be checked and hash it.
 
     Raises:
-        CheckpointError: missing, a folder, empty, not a checkpoint, damaged, or with shards that lie elsewhere.
+        CheckpointError: missing, a folder, empty, no checkpoint, damaged, or with shards elsewhere.
     """
     path = Path(path)
     _require_file(path)
@@ -137,9 +141,13 @@ def _sha256(path: Path) -> str:
 def _not_a_checkpoint(path: Path, head: bytes) -> CheckpointError:
     kind = next((name for magic, name in _OTHERS.items() if head.startswith(magic)), "")
     if not kind:
-        text = not set(head) & (set(range(32)) - set(b"\t\n\r\f\x1b"))
-        kind = f"text that begins with {shown(head[:40].decode(errors='replace'))!r}" if text else (
-            f"bytes that begin with {head[:8].hex(' ')}"
+        text = head.decode(errors="replace")
+        # The head may end inside a character.
+        printable = text.count("\N{REPLACEMENT CHARACTER}") <= 1 and not set(head) & _BINARY
+        kind = (
+            f"text that begins with {text[:40]!r}"
+            if printable
+            else f"bytes that begin with {head[:8].hex(' ')}"
         )
     if path.name.endswith(".safetensors"):
         kind += ", no safetensors header"
@@ -155,8 +163,8 @@ def _identify_zip(path: Path, size: int) -> Source:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            _refuse_odd_members(path, members)
             format, root = _zip_format(path, [m.filename for m in members])
+            _refuse_odd_members(path, members, programs=format != "pytorch")
             # torch.serialization.set_crc32_options(False) writes zeros: nothing to compare with.
             checksums = any(m.CRC for m in members if m.file_size)
             for member in members if checksums else ():
@@ -168,13 +176,15 @@ def _identify_zip(path: Path, size: int) -> Source:
     return Source(path, format, size, _sha256(path), checksums=checksums, root=root)
 
 
-def _refuse_odd_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    """torch.save writes each member once, stored as it is: all else is damage, or made to deceive."""
+def _refuse_odd_members(path: Path, members: list[zipfile.ZipInfo], programs: bool) -> None:
+    """torch.save writes each member once, stored as it is (``programs`` packs source code): all else is
+    damage, or made to deceive."""
     repeated = [name for name, count in Counter(m.filename for m in members).items() if count > 1]
     if repeated:
         raise damaged(path, f"members that occur twice: {listing(repeated)}")
-    packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
-    if packed:
+    compressed = [m for m in members if m.compress_type != zipfile.ZIP_STORED]
+    packed = [m.filename for m in compressed]
+    if packed and not (programs and sum(m.file_size for m in compressed) <= _MAX_SOURCE_CODE):
         raise CheckpointError(
             f"{shown(path)} is a compressed zip archive, which no torch.save writes",
             found=f"{plural(len(packed), 'compressed member')}: {listing(packed, 2)}",

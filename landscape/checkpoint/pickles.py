@@ -1,8 +1,8 @@
 """What a pickle would make, worked out from its opcodes. Nothing is imported, called or unpickled.
 
 A pickle is a program for a small stack machine. :func:`scan` runs that program with names in place of
-classes and functions: a call becomes a :class:`Made` record, a tensor becomes a :class:`TensorInfo`, and every
-name that a real unpickler would look up is collected. The opcodes are documented in :mod:`pickletools`.
+classes and functions: a call becomes a :class:`Made` record, a tensor a :class:`TensorInfo`, and every name
+that a real unpickler would look up is collected. The opcodes are documented in :mod:`pickletools`.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ def scan(file: IO[bytes]) -> Scan:
     return Scan(machine.stack[-1], tuple(machine.globals), machine.protocol)
 
 
-_PUSHED = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES "
-    "SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8".split()
-)
+_PUSHED_TEXT = """
+INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES
+SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
+"""
+_PUSHED = frozenset(_PUSHED_TEXT.split())
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _FIXED_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _FRESH: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": list}
@@ -160,12 +161,14 @@ class _Machine:
         self.stack.append(self.stack[-1])
 
     def op_list(self, _: Any) -> None:
-        self.stack.append(self.pop_mark())
+        items = self.pop_mark()
+        self.stack.append(items)
 
     op_frozenset = op_list
 
     def op_tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self.pop_mark()))
+        items = self.pop_mark()
+        self.stack.append(tuple(items))
 
     def op_dict(self, _: Any) -> None:
         items = self.pop_mark()
@@ -304,7 +307,9 @@ def _tensor(storage: Storage, offset: Any, size: Any, *_: Any) -> TensorInfo:
     return TensorInfo(_shape(size), storage.dtype)
 
 
-def _tensor_v3(storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *_: Any) -> TensorInfo:
+def _tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
+) -> TensorInfo:
     return TensorInfo(_shape(size), _dtype(dtype))
 
 

@@ -12,10 +12,10 @@ import safetensors
 import torch
 from torch import Tensor
 
-from landscape.checkpoint.contents import scan_content
+from landscape.checkpoint.contents import safetensors_header, scan_content
 from landscape.checkpoint.formats import Source, damaged, identify
-from landscape.checkpoint.trust import allowed_by_torch, refusal, resolve_allowed
 from landscape.checkpoint.text import listing, plural, shown
+from landscape.checkpoint.trust import allowed_by_torch, refusal, resolve_allowed
 from landscape.checkpoint.unwrap import candidates, choose, common_prefix, facts
 from landscape.errors import CheckpointError
 from landscape.results import CheckpointReference
@@ -62,7 +62,7 @@ def load_checkpoint(
     prefixes are removed; plain weights are preferred to averaged ones.
 
     Args:
-        state_key: dotted path of the state dict in the file ("." for the top level), instead of the usual one.
+        state_key: dotted path of the state dict in the file ("." for the top level).
         allow_global: full names of classes that the file may construct.
         trust_pickle: unpickle without restriction, which runs any code that the file holds.
 
@@ -73,13 +73,14 @@ def load_checkpoint(
     source = identify(path)
     content = _read(source, allow_global, trust_pickle)
     chosen, notes = choose(candidates(content), state_key, source.path)
+    notes = [*_warnings(source), *notes]
     prefix = common_prefix(chosen.tensors)
     if prefix:
         notes.append(f"prefix {prefix} removed from {plural(len(chosen.tensors), 'key')}")
     if chosen.others and chosen.key != ".":
         notes.append(f"left out, being no tensors: {listing(chosen.others)}")
     state = {name.removeprefix(prefix): _plain(value) for name, value in chosen.tensors.items()}
-    found = facts(content)
+    found = facts(safetensors_header(source)[1] if source.format == "safetensors" else content)
     return Checkpoint(
         path=str(source.path),
         format=source.format,
@@ -92,6 +93,12 @@ def load_checkpoint(
         epoch=found.epoch,
         metadata=found.metadata,
     )
+
+
+def _warnings(source: Source) -> list[str]:
+    if source.format == "pytorch" and not source.checksums:
+        return ["the file was written without checksums: damage to its numbers would go unnoticed"]
+    return []
 
 
 def _plain(value: Tensor) -> Tensor:
@@ -112,7 +119,9 @@ def _read(source: Source, allow_global: Sequence[str], trust_pickle: bool) -> An
 
 
 def _read_weights_only(source: Source, allow_global: Sequence[str]) -> Any:
-    allowed = resolve_allowed(allow_global)
+    # What the caller has registered with torch stays: leaving the context would remove it.
+    registered = torch.serialization.get_safe_globals()
+    allowed: list[Any] = [item for item in resolve_allowed(allow_global) if item not in registered]
     try:
         with torch.serialization.safe_globals(allowed):
             # Mapping needs the zip container; tensors are then read when they are used.
@@ -124,6 +133,12 @@ def _read_weights_only(source: Source, allow_global: Sequence[str]) -> Any:
         names = [n for n in scan.needed if n not in set(allow_global) | allowed_by_torch()]
         if names or scan.why:
             raise refusal(source.path, names, scan.why) from error
+        if source.checksums:
+            raise CheckpointError(
+                f"{shown(source.path)} is intact, but torch cannot read it",
+                found=_first_line(error),
+                do="save model.state_dict() again on its own",
+            ) from error
         raise damaged(source.path, _first_line(error)) from error
 
 
@@ -135,10 +150,10 @@ def _read_trusted(source: Source) -> Any:
     """Full unpickling, as the caller asked for."""
     try:
         if source.format == "torchscript":
-            return torch.jit.load(str(source.path), map_location="cpu").state_dict()
+            return torch.jit.load(str(source.path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
         if source.format == "torch-export":
             with source.path.open("rb") as file:
-                return dict(torch.export.load(file).state_dict)  # type: ignore[arg-type]
+                return dict(torch.export.load(file).state_dict)
         if source.format == "pickle":
             with source.path.open("rb") as file:
                 return pickle.load(file)
@@ -148,28 +163,25 @@ def _read_trusted(source: Source) -> Any:
         raise CheckpointError(
             f"{shown(source.path)} cannot be unpickled",
             found=_first_line(error),
-            do="its classes must be importable here: run where its training code is, or save model.state_dict()",
+            do="its classes must be importable here: run beside its training code, or save the state_dict()",
         ) from error
 
 
-def _read_safetensors(source: Source) -> dict[str, Any]:
+def _read_safetensors(source: Source) -> dict[str, Tensor]:
+    names, _ = safetensors_header(source)
     try:
         with safetensors.safe_open(str(source.path), framework="pt", device="cpu") as file:
-            metadata = dict(file.metadata() or {})
-            tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            shared = file.metadata() or {}
+            return {name: stored[name if name in stored else shared[name]] for name in names}
+    except Exception as error:  # the library raises several types of its own
         raise damaged(source.path, _first_line(error)) from error
-    # Shared tensors are stored once; the metadata says under which name (safetensors.torch.save_model).
-    shared = {k: tensors[v] for k, v in metadata.items() if v in tensors and k not in tensors}
-    return {"state_dict": tensors | shared, "metadata": metadata} if metadata else tensors | shared
 
 
 def _read_shards(source: Source, allow_global: Sequence[str], trust_pickle: bool) -> dict[str, Tensor]:
     contents = {}
     for shard in source.shards:
         content = _read(shard, allow_global, trust_pickle)
-        if isinstance(content, Mapping) and shard.format == "safetensors" and "metadata" in content:
-            content = content["state_dict"]
         contents[shard.path.name] = content if isinstance(content, Mapping) else {}
     lost = [key for key, name in source.weight_map if not isinstance(contents[name].get(key), Tensor)]
     if lost:

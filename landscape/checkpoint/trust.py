@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from landscape.checkpoint.text import listing, shown
@@ -19,26 +20,28 @@ from landscape.errors import UntrustedError
 __all__ = ["allowed_by_torch", "may_offer", "refusal", "resolve_allowed"]
 
 #: Data classes of the standard library; nothing else of it may be allowed.
-_STANDARD_DATA = frozenset(
-    "argparse.Namespace collections.OrderedDict collections.defaultdict collections.Counter collections.deque "
-    "datetime.date datetime.datetime datetime.time datetime.timedelta datetime.timezone decimal.Decimal "
-    "fractions.Fraction types.SimpleNamespace uuid.UUID pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib.PurePath "
-    "pathlib.PurePosixPath pathlib.PureWindowsPath".split()
-) - {"types.SimpleNamespace"}
+_STANDARD_DATA_TEXT = """
+argparse.Namespace collections.OrderedDict collections.defaultdict collections.Counter collections.deque
+datetime.date datetime.datetime datetime.time datetime.timedelta datetime.timezone decimal.Decimal
+fractions.Fraction uuid.UUID pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib.PurePath
+pathlib.PurePosixPath pathlib.PureWindowsPath
+"""
+_STANDARD_DATA = frozenset(_STANDARD_DATA_TEXT.split())
 #: Functions that only rebuild NumPy numbers and arrays from bytes; torch's own documentation allows them.
 _DATA_FUNCTIONS = frozenset(
     f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")
 )
-#: Packages and modules whose classes and functions load files, build code, open connections or start programs.
-_DENIED = (
-    "__main__ __builtin__ cPickle cloudpickle commands dill distutils IPython joblib jsonpickle nt pexpect pip "
-    "pkg_resources plumbum setuptools sh ptyprocess pytest _pytest py requests urllib3 httpx aiohttp fsspec paramiko invoke fabric "
-    "numpy.ctypeslib numpy.distutils numpy.f2py numpy.lib numpy.load numpy.testing "
-    "pandas.io scipy.io torch._C torch._dynamo torch._inductor torch._classes torch._ops torch.classes "
-    "torch.distributed torch.export torch.fx torch.hub torch.jit torch.load torch.multiprocessing torch.ops "
-    "torch.package torch.serialization torch.storage torch.testing torch.utils.collect_env "
-    "torch.utils.cpp_extension torch.utils.data torch.utils.model_zoo"
-).split()
+#: Packages and modules that load files, build code, open connections or start programs.
+_DENIED_TEXT = """
+__main__ __builtin__ cPickle cloudpickle commands dill distutils IPython joblib jsonpickle nt pexpect
+pip pkg_resources plumbum setuptools sh ptyprocess pytest _pytest py requests urllib3 httpx aiohttp
+fsspec paramiko invoke fabric numpy.ctypeslib numpy.distutils numpy.f2py numpy.lib numpy.load
+numpy.testing pandas.io scipy.io torch._C torch._dynamo torch._inductor torch._classes torch._ops
+torch.classes torch.distributed torch.export torch.fx torch.hub torch.jit torch.load
+torch.multiprocessing torch.ops torch.package torch.serialization torch.storage torch.testing
+torch.utils.collect_env torch.utils.cpp_extension torch.utils.data torch.utils.model_zoo
+"""
+_DENIED = _DENIED_TEXT.split()
 
 
 def allowed_by_torch() -> frozenset[str]:
@@ -71,7 +74,8 @@ def may_offer(name: str) -> bool:
     if not installed or not module:
         return False
     if module in sys.modules:
-        return isinstance(vars(sys.modules[module]).get(qualname), type)
+        found = vars(sys.modules[module]).get(qualname)
+        return isinstance(found, type) and not _denied_by_origin(found)
     return _is_class_in_source(module, qualname)
 
 
@@ -95,7 +99,12 @@ def resolve_allowed(names: Iterable[str]) -> list[tuple[Any, str]]:
     Raises:
         UntrustedError: a name that is denied, cannot be imported or is not a class.
     """
-    return [(_resolve(name), name) for name in names]
+    allowed = [(_resolve(name), name) for name in names]
+    if any(found is np.dtype for found, _ in allowed):
+        # A dtype is an instance of a class of its own, which no file names.
+        kinds = (kind for kind in vars(np.dtypes).values() if isinstance(kind, type))
+        allowed += [(kind, f"numpy.dtypes.{kind.__name__}") for kind in kinds]
+    return allowed
 
 
 def _resolve(name: str) -> Any:
@@ -120,11 +129,18 @@ def _resolve(name: str) -> Any:
             found=f"it is a {type(found).__name__}, and only classes can be allowed",
             do="save the checkpoint again with tensors and plain values only",
         )
-    # A file may know a class by an old or public name: judge the one it really has, too.
-    own = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    if _denied(own) and not own.startswith("pathlib."):
-        raise UntrustedError(f"--allow-global {shown(name)} is refused", found=f"it is {shown(own)}")
+    if _denied_by_origin(found):
+        raise UntrustedError(
+            f"--allow-global {shown(name)} is refused",
+            found=f"it is another name of {shown(found.__module__)}.{shown(found.__qualname__)}",
+        )
     return found
+
+
+def _denied_by_origin(found: Any) -> bool:
+    """Whether the name that a class gave itself is denied; a package may offer it under one of its own."""
+    own = f"{found.__module__}.{found.__qualname__}"
+    return _denied(own) and not own.startswith("pathlib.")
 
 
 def refusal(path: Path, names: Sequence[str], why: str = "") -> UntrustedError:
@@ -137,11 +153,13 @@ def refusal(path: Path, names: Sequence[str], why: str = "") -> UntrustedError:
     if names and not why and all(may_offer(name) for name in names):
         options = " ".join(f"--allow-global {shown(name)}" for name in names)
         return UntrustedError(
-            what, found=found, do=f"{options} if you trust these (each runs its constructor on what the file says)"
+            what,
+            found=found,
+            do=f"{options} if you trust these (each runs its constructor on what the file says)",
         )
     return UntrustedError(
         what,
         found=found,
-        do="save model.state_dict() again on its own, or pass --trust-pickle, which runs whatever code the file "
-        "holds: only for a file that you made or trust as a program",
+        do="save model.state_dict() again on its own, or pass --trust-pickle, which runs whatever code the "
+        "file holds: only for a file that you made or trust as a program",
     )

@@ -1,13 +1,15 @@
-"""From what a file holds to the one state dict that is meant. The same for tensors and for :class:`TensorInfo`."""
+"""From what a file holds to the one state dict that is meant. Tensors and :class:`TensorInfo` alike."""
 
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +20,9 @@ from landscape.errors import CheckpointError
 __all__ = ["Candidate", "Facts", "candidates", "choose", "common_prefix", "facts", "other_entries"]
 
 #: What training code calls the weights, in any order: two of them in one file are ambiguous.
-_PLAIN = frozenset(
-    "state_dict model_state_dict model_state model module net network weights params model_weights".split()
-)
-_EMA = frozenset("ema averaged swa polyak shadow".split())
+_PLAIN_TEXT = "state_dict model_state_dict model_state model module net network weights params model_weights"
+_PLAIN = frozenset(_PLAIN_TEXT.split())
+_EMA = frozenset(["ema", "averaged", "swa", "polyak", "shadow"])
 #: Parts of a training state that hold tensors but no weights.
 _NOT_WEIGHTS = re.compile(
     r"(^|_)(optim(izers?)?|optimizer_states?|opt|sched(ulers?)?|lr_schedulers?|scaler|amp|rng|callbacks|loops|"
@@ -34,7 +35,7 @@ _DEPTH = 4
 
 @dataclass(frozen=True)
 class Candidate:
-    """A state dict in a file: its ``key`` (a dotted path, "." for the file itself) and its tensors by name."""
+    """A state dict in a file: its ``key`` (a dotted path, "." for the file itself) and its tensors."""
 
     key: str
     tensors: Mapping[str, Any]
@@ -47,6 +48,7 @@ class Candidate:
 
     @property
     def is_weights(self) -> bool:
+        """Whether no part of the key says optimizer, scheduler or the like."""
         return not any(_NOT_WEIGHTS.search(part.lower()) for part in self.key.split("."))
 
     @property
@@ -124,7 +126,8 @@ def choose(found: tuple[Candidate, ...], state_key: str | None, path: object) ->
         raise CheckpointError(
             f"{shown(path)} holds no state dict",
             found=f"only under {listing(c.key for c in found)}" if found else "no tensors with names",
-            do="save model.state_dict() with torch.save" + (", or name one with --state-key" if found else ""),
+            do="save model.state_dict() with torch.save"
+            + (", or name one with --state-key" if found else ""),
         )
     best = min(c.rank for c in likely)
     first, *more = [c for c in likely if c.rank == best]
@@ -138,7 +141,9 @@ def choose(found: tuple[Candidate, ...], state_key: str | None, path: object) ->
     notes = []
     if others:
         averaged = " (averaged weights)" if any(c.is_average for c in likely if c is not first) else ""
-        notes.append(f"weights read from {_label(first)}; also there: {listing(others)}{averaged}: --state-key")
+        notes.append(
+            f"weights read from {_label(first)}; also there: {listing(others)}{averaged}: --state-key"
+        )
     elif first.key != ".":
         notes.append(f"weights read from {_label(first)}")
     return first, notes
@@ -182,13 +187,16 @@ class Facts:
     metadata: dict[str, bool | int | float | str]
 
 
-_STEPS = (
-    "step global_step iteration iter iter_num num_updates train_step steps global_iter current_step n_iter it"
-).split()
-_EPOCHS = "epoch current_epoch epochs_trained".split()
+_STEPS_TEXT = (
+    "step global_step iteration iter iter_num num_updates train_step steps global_iter current_step it"
+)
+_STEPS = _STEPS_TEXT.split()
+_EPOCHS = ["epoch", "current_epoch", "epochs_trained"]
 #: Entries one level down that describe the run.
-_NESTED = "meta metadata hyper_parameters hparams args config train_state training_state trainer_state".split()
-_RATES = "learning_rate lr base_lr".split()
+_NESTED_TEXT = "meta metadata hyper_parameters hparams args config train_state training_state trainer_state"
+_NESTED = _NESTED_TEXT.split()
+_RATES = ["learning_rate", "lr", "base_lr"]
+_COUNTERS = frozenset([*_STEPS, *_EPOCHS, *_RATES])
 _MOST_METADATA = 200
 
 
@@ -201,7 +209,7 @@ def facts(content: Any) -> Facts:
     for name in _NESTED:
         inner = content.get(name)
         inner = inner.state if isinstance(inner, Made) else inner
-        inner = vars(inner) if hasattr(inner, "__dict__") and not isinstance(inner, type) else inner
+        inner = vars(inner) if isinstance(inner, Namespace) else inner
         if isinstance(inner, Mapping):
             nested |= {key: value for key, value in _scalars(inner) if key not in nested}
     values = nested | top
@@ -209,18 +217,29 @@ def facts(content: Any) -> Facts:
     rate = next((values[k] for k in _RATES if isinstance(values.get(k), float)), None)
     rate = rate if rate is not None else _optimizer_rate(content)
     if rate is not None:
-        values = {"learning_rate": rate} | values | {"learning_rate": rate}
-    dropped = {"format", "format_version"} if "format" in top else set()
+        values = {"learning_rate": rate} | {k: v for k, v in values.items() if k != "learning_rate"}
+    dropped = {"step", "epoch"} | ({"format", "format_version"} if "format" in top else set())
     kept = {k: v for k, v in values.items() if k not in dropped}
     return Facts(step, epoch, dict(list(kept.items())[:_MOST_METADATA]))
 
 
 def _scalars(values: Mapping[Any, Any]) -> Iterator[tuple[str, bool | int | float | str]]:
     for key, value in values.items():
-        if isinstance(value, Tensor) and value.ndim == 0 and value.device.type == "cpu" and not value.is_complex():
+        if isinstance(value, np.generic) or (key in _COUNTERS and _is_number(value)):
             value = value.item()
-        if isinstance(key, str) and isinstance(value, bool | int | float | str) and len(str(value)) <= 500:
+        short = len(value) <= 500 if isinstance(value, str) else isinstance(value, float) or _is_small(value)
+        if isinstance(key, str) and short:
             yield key, value
+
+
+def _is_small(value: object) -> bool:
+    """Whether ``value`` is an integer (or bool) of 64 bits."""
+    return isinstance(value, int) and value.bit_length() <= 64
+
+
+def _is_number(value: object) -> bool:
+    """Whether ``value`` is a tensor of one real number."""
+    return isinstance(value, Tensor) and value.ndim == 0 and not value.is_meta and not value.is_complex()
 
 
 def _whole(values: Mapping[str, Any], names: list[str]) -> int | None:

@@ -6,7 +6,8 @@ Importing this package imports neither torch nor any user code; :func:`resolve` 
 from __future__ import annotations
 
 from landscape.project.config import Config, read_config
-from landscape.project.resolve import NothingToGoOn, Resolved, load_problem, resolve
+from landscape.project.request import NothingToGoOn
+from landscape.project.resolve import Resolved, load_problem, resolve
 from landscape.project.settings import ProblemSettings, parse_size
 from landscape.project.template import template
 

@@ -75,6 +75,7 @@ class Importer:
 
     def __init__(self) -> None:
         self._loaded: dict[Path, types.ModuleType] = {}
+        self._files: set[str] = set()
 
     def load(self, source: Source, default: str | None = None) -> UserObject:
         """The object that ``source`` names; ``default`` is the attribute taken where none is named.
@@ -94,7 +95,27 @@ class Importer:
         else:
             module = self._module(source, place)
         file = getattr(module, "__file__", None) or place
+        self._files.add(file)
         return UserObject(_attribute(module, attribute or default, source), source, file)
+
+    @contextlib.contextmanager
+    def reading(self, source: Source) -> Iterator[None]:
+        """Run something of ours that calls user code (a data set's ``__getitem__``, say).
+
+        Raises:
+            ConfigurationError: an exception that went through a file named here; others pass unchanged.
+        """
+        try:
+            with contextlib.redirect_stdout(sys.stderr), _same_randomness():
+                yield
+        except LandscapeError:
+            raise
+        except Exception as error:
+            passed = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+            own = [file for file in passed if file in self._files]
+            if not own:
+                raise
+            raise _explained(error, source, own[-1], "raised") from error
 
     def _file(self, source: Source, place: str) -> types.ModuleType:
         path = (source.folder / Path(place).expanduser()).resolve()
@@ -208,11 +229,15 @@ def _user_code(source: Source, file: str, verb: str) -> Iterator[None]:
     except LandscapeError:
         raise
     except (Exception, SystemExit) as error:
-        raise ConfigurationError(
-            f"{source.label} {verb} {type(error).__name__}",
-            found=f"{shown(error) or 'no message'} ({_line(error, file)})",
-            do=_advice(error, source, file),
-        ) from error
+        raise _explained(error, source, file, verb) from error
+
+
+def _explained(error: BaseException, source: Source, file: str, verb: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{source.label} {verb} {shown(type(error).__name__)}",
+        found=f"{shown(error) or 'no message'} ({_line(error, file)})",
+        do=_advice(error, source, file),
+    )
 
 
 @contextlib.contextmanager
@@ -263,7 +288,7 @@ def _missing(name: str, file: Path, source: Source) -> str:
         return (
             f"{shown(sibling.name)} lies beside it, but its folder is not searched: set"
             f" PYTHONPATH={folder} (PYTHONPATH=. there), install it as a package,"
-            f" or name that file itself: --{source.name} {shown(sibling)}:NAME"
+            f" or name that file itself: --{source.name} {shown(shlex.quote(str(sibling)))}:NAME"
         )
     if (file.parent / top).is_dir():
         return (

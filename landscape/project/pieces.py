@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from landscape.problem import Problem
 
-__all__ = ["make_data", "make_loss", "make_model", "make_problem"]
+__all__ = ["ProblemFactory", "find_problem", "make_data", "make_loss", "make_model"]
 
 
 def make_model(source: Source, importer: Importer) -> nn.Module:
@@ -75,29 +76,44 @@ def make_data(source: Source, importer: Importer, loss: Any) -> Any:
     return _as_data(data, found)
 
 
-def make_problem(source: Source, importer: Importer, checkpoint: Path | None) -> tuple[Any, bool]:
-    """What a problem factory gives, and whether it was passed the checkpoint (so has loaded it itself).
+@dataclass(frozen=True)
+class ProblemFactory:
+    """A factory of whole problems; one that ``takes_path`` gets the checkpoint's path and loads it itself."""
 
-    The first is a :class:`landscape.problem.Problem` or a checked triple ``(model, loss, data)``.
+    found: UserObject
+    takes_path: bool
+
+    def make(self, checkpoint: Path | None) -> Problem | tuple[nn.Module, Any, Any]:
+        """What it gives: a :class:`landscape.problem.Problem` or a checked triple ``(model, loss, data)``.
+
+        Raises:
+            ConfigurationError: it raised or gave something else, or no ``checkpoint`` is there to pass.
+        """
+        if not self.takes_path:
+            return _as_problem(self.found.call(), self.found)
+        if checkpoint is None:
+            label = self.found.source.label
+            raise ConfigurationError(f"{label} takes the checkpoint's path, and no checkpoint was given")
+        return _as_problem(self.found.call(checkpoint), self.found)
+
+
+def find_problem(source: Source, importer: Importer) -> ProblemFactory:
+    """The factory that ``--problem`` names, imported but not called.
 
     Raises:
-        ConfigurationError: see :class:`Importer`; or the factory takes or gives something else.
+        ConfigurationError: see :class:`Importer`; or it is no function of at most the checkpoint's path.
     """
     found = importer.load(source, default="problem")
     if not callable(found.value):
         raise found.wrong("a problem", found.value, do="name a function that returns (model, loss, data)")
-    wanted = required_arguments(found.value)
-    takes_path = wanted is not None and len(wanted) == 1
-    if wanted is not None and len(wanted) > 1:
+    wanted = required_arguments(found.value) or []
+    if len(wanted) > 1:
         raise ConfigurationError(
             f"{source.label} takes {len(wanted)} arguments",
             found=", ".join(wanted),
             do="take none, or one: the checkpoint's path",
         )
-    if takes_path and checkpoint is None:
-        raise ConfigurationError(f"{source.label} takes the checkpoint's path, and no checkpoint was given")
-    made = found.call(checkpoint) if takes_path else found.call()
-    return _as_problem(made, found), takes_path
+    return ProblemFactory(found, takes_path=bool(wanted))
 
 
 def _as_problem(made: Any, found: UserObject) -> Problem | tuple[nn.Module, Any, Any]:

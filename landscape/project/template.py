@@ -9,7 +9,7 @@ from landscape.project.text import shown
 from landscape.settings import Option, options_of
 
 if TYPE_CHECKING:
-    from landscape.checkpoint import Checkpoint, Inspection
+    from landscape.checkpoint import Inspection
 
 __all__ = ["template"]
 
@@ -36,16 +36,16 @@ _EXAMPLES = {
 }
 
 
-def template(source: Checkpoint | Inspection | None) -> str:
-    """A commented ``landscape.toml`` for a checkpoint, to be completed with the user's own names.
+def template(inspection: Inspection | None) -> str:
+    """A commented ``landscape.toml`` for a checkpoint (or none), to be completed with the user's own names.
 
     Prose stands after ``# ``, options after ``#``: it stays valid when every ``#`` before a key is removed.
     The guesses (numbers of inputs and outputs, the loss) come from shapes alone.
     """
     from landscape.project.settings import ProblemSettings
 
-    shapes = {} if source is None else _shapes(source)
-    lines = [_HEAD, *(f"# {line}" for line in _findings(shapes)), "" if shapes else None]
+    shapes = {} if inspection is None else {t.name: t.shape for t in inspection.tensors}
+    lines: list[str | None] = [_HEAD, *(f"# {line}" for line in _findings(shapes)), "" if shapes else None]
     lines += [
         "# The model, without its weights: a function without arguments that returns a torch.nn.Module.",
         'model = "train.py:build_model"',
@@ -120,8 +120,3 @@ def _product(shape: tuple[int, ...]) -> int:
     for size in shape:
         count *= size
     return count
-
-
-def _shapes(source: Checkpoint | Inspection) -> Shapes:
-    """Names and shapes of the weights, in the file's order."""
-    return {name: tuple(tensor.shape) for name, tensor in source.state.items()}

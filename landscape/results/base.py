@@ -33,13 +33,9 @@ class Quantity:
     error: str = ""
 
 
-def quantity(
-    text: str, *, dims: tuple[str, ...] = (), unit: str = "", error: str = "", **field: Any
-) -> Any:
+def quantity(text: str, *, dims: tuple[str, ...] = (), unit: str = "", error: str = "", **field: Any) -> Any:
     """A dataclass field that says what it is. ``error`` names the field that holds its uncertainty."""
-    return dataclasses.field(
-        metadata={"text": text, "dims": dims, "unit": unit, "error": error}, **field
-    )
+    return dataclasses.field(metadata={"text": text, "dims": dims, "unit": unit, "error": error}, **field)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,10 +83,8 @@ def jsonable(value: Any) -> Any:
     """``value`` as objects that JSON knows; NaN, infinities and masked elements become ``None``."""
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, np.ma.MaskedArray):
-        return jsonable(np.ma.MaskedArray(value, dtype=object).filled(None).tolist())
     if isinstance(value, np.ndarray):
-        return jsonable(value.tolist())
+        return jsonable(value.tolist())  # of a masked array: None for what is masked
     if isinstance(value, list | tuple):
         return [jsonable(v) for v in value]
     if isinstance(value, np.generic):

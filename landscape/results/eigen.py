@@ -51,9 +51,7 @@ class EigenResult(Result):
     standard_error_method: str = quantity(
         "How the standard errors were obtained: second differences, groups, or not computed (why)."
     )
-    noise_floor: float = quantity(
-        "What a product can be wrong by, for a unit vector.", unit=_CURVATURE
-    )
+    noise_floor: float = quantity("What a product can be wrong by, for a unit vector.", unit=_CURVATURE)
     converged: np.ndarray = quantity(
         "Whether residual ≤ max(tol·|θ|, noise floor), for each pair.", dims=("pair",)
     )
@@ -89,7 +87,7 @@ class EigenResult(Result):
 
     @property
     def learning_rate(self) -> float:
-        """1/λmax, the step that jumps to the minimum along the sharpest direction (LeCun, Simard & Pearlmutter 1993)."""
+        """1/λmax: one step to the bottom of the sharpest direction (LeCun, Simard & Pearlmutter 1993)."""
         return 1 / self.lambda_max if self.lambda_max > 0 else float("inf")
 
     @property

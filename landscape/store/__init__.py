@@ -1,5 +1,6 @@
 """Results on disk: HDF5 result files, the state of unfinished runs, and vectors as long as the model."""
 
+from landscape.store.files import locked
 from landscape.store.partial import PartialFile
 from landscape.store.resultfile import FORMAT_VERSION, Header, ResultFile, default_path, partial_path
 from landscape.store.vectors import read_vectors, write_vectors
@@ -10,6 +11,7 @@ __all__ = [
     "PartialFile",
     "ResultFile",
     "default_path",
+    "locked",
     "partial_path",
     "read_vectors",
     "write_vectors",

@@ -74,7 +74,7 @@ class ResultFile:
             return None
         with opened(self.path) as file:
             runs = self._runs(file)
-            return _header(run_id, attributes(group_at(runs, run_id))) if run_id in runs else None
+            return _header(run_id, attributes(group_at(runs, run_id))) if run_id in set(runs) else None
 
     def read(self, run_id: str) -> Result:
         """The result of a run, with its provenance; the start of an id is enough if it is the only such."""

@@ -41,6 +41,21 @@ def test_table_cuts_nothing_when_it_is_too_narrow() -> None:
     assert table(header, rows, width=18) == table(header, rows, width=None)
 
 
+def test_sentences_are_wrapped_to_the_terminal_and_whole_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = " ".join(["word"] * 12)
+    Console("show").pairs([("name", words), ("n", "x")])
+    assert capsys.readouterr().out == f"name  {words}\nn     x\n"
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    Console("show").pairs([("name", words), ("n", "x")])
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "name  word word word word word word word"
+    assert lines[1] == "      word word word word word"
+
+
 def test_a_line_break_in_a_cell_adds_no_row() -> None:
     assert len(table(["key"], [["a\nb"]]).splitlines()) == 2
 

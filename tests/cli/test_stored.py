@@ -60,7 +60,7 @@ def test_show_file_lists_runs(file: Path) -> None:
 
 def test_show_run_in_full(file: Path) -> None:
     text = call("show", file, "eigen-c").stdout
-    for words in ("eigen-cccc", "k = 5", "cross_entropy", "status", "is this my loss?", "12.3456  0.0021"):
+    for words in ("eigen-cccc", "k = 5", "cross_entropy", "status", "is this my loss?", "12.3456     0.0021"):
         assert words in text
     run = json.loads(call("show", file, "eigen-c", "--json").stdout)["runs"]
     assert [r["id"] for r in run] == ["eigen-cccc"]
@@ -173,8 +173,8 @@ def test_text_from_files_is_harmless(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     nasty = provenance("eigen-a", command="landscape \x1b[2J[bold]", data_fingerprint="\u202e")
     ResultFile(path).add(eigen_result(provenance=nasty, standard_error_method="\x1b]0;title\x07"))
-    for args in (["show", path], ["show", path, "eigen-a"], ["show", path, "--json"]):
-        done = call(*args)
+    for args in ([], ["eigen-a"], ["--json"]):
+        done = call("show", path, *args)
         assert done.exit_code == 0
         assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout)
-        assert "[bold]" in done.stdout
+    assert "[bold]" in call("show", path).stdout

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from landscape_cli.views import print_provenance, print_result, run_object
 from tests.cli.support import eigen_result, provenance
 
 
-def printed(capsys: pytest.CaptureFixture[str], **changes: object) -> str:
+def printed(capsys: pytest.CaptureFixture[str], **changes: Any) -> str:
     print_result(Console("eigen"), eigen_result(**changes))
     return capsys.readouterr().out
 
@@ -70,8 +71,10 @@ def test_learning_rates_need_a_positive_eigenvalue(capsys: pytest.CaptureFixture
 
 def test_the_missed_eigenvalue_statement(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys)
-    assert "λmax above 12.51 has probability at most 5 % over the random start; ε = 1.3 %" in text
+    assert "λmax above 12.51 has probability at most 5 %; ε = 1.3 %" in text
     assert "--verify N" in text
+    both = printed(capsys, missed_below=-0.30001)
+    assert "λmin below -0.3001 has probability at most 5 %; ε" in both
     absent = printed(capsys, missed_epsilon=None, missed_above=None, verified=20)
     assert "not available (needs a random start" in absent
     assert "20 products spent" in absent

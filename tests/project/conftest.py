@@ -52,39 +52,3 @@ def write(project: Path) -> Callable[[str, str], Path]:
         return path
 
     return write
-
-
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    import landscape.checkpoint as room
-    from landscape.errors import CheckpointError
-    from landscape.results import CheckpointReference
-
-    if hasattr(room, "load_checkpoint"):
-        return
-
-    @dataclasses.dataclass
-    class Checkpoint:
-        state: dict
-        notes: tuple
-        reference: CheckpointReference
-
-    def load(path, **_):
-        if not path.is_file():
-            raise CheckpointError("no file")
-        return Checkpoint(
-            torch.load(path), (f"read {path.name}",), CheckpointReference(path=str(path), sha256="0")
-        )
-
-    fakes = {
-        "load_checkpoint": load,
-        "inspect_checkpoint": load,
-        "load_into": lambda model, checkpoint, ignore_keys=(): model.load_state_dict(checkpoint.state),
-        "escape_text": lambda text: (
-            text.encode("unicode_escape").decode() if not text.isprintable() else text
-        ),
-    }
-    for name, fake in fakes.items():
-        monkeypatch.setattr(room, name, fake, raising=False)

@@ -12,7 +12,7 @@ import torch
 
 from landscape.errors import ConfigurationError, DataError
 from landscape.project.code import Importer, Source
-from landscape.project.pieces import make_data, make_loss, make_model, make_problem
+from landscape.project.pieces import find_problem, make_data, make_loss, make_model
 
 Write = Callable[[str, str], Path]
 
@@ -281,7 +281,8 @@ def test_problem_factories(project: Path, write: Write) -> None:
     write("p.py", PROBLEMS)
 
     def problem(text: str) -> tuple[object, bool]:
-        return make_problem(source(project, text, "problem"), Importer(), project / "ckpt.pt")
+        factory = find_problem(source(project, text, "problem"), Importer())
+        return factory.make(project / "ckpt.pt"), factory.takes_path
 
     assert problem("p.py")[1] is False
     assert problem("p.py:with_default")[1] is False
@@ -296,4 +297,4 @@ def test_problem_factories(project: Path, write: Write) -> None:
         with pytest.raises(ConfigurationError, match=message):
             problem(f"p.py:{name}")
     with pytest.raises(ConfigurationError, match="no checkpoint was given"):
-        make_problem(source(project, "p.py:with_path", "problem"), Importer(), None)
+        find_problem(source(project, "p.py:with_path", "problem"), Importer()).make(None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-import landscape.checkpoint as room
+from landscape.checkpoint import inspect_checkpoint
 from landscape.errors import CheckpointError, ConfigurationError
 from landscape.project import (
     NothingToGoOn,
@@ -125,7 +125,7 @@ def test_a_factory_that_takes_the_path_loads_the_weights_itself(project: Path, w
     resolved = run(project, problem="p.py")
     assert weight(resolved) == [[7.0] * 3] * 2
     assert resolved.problem.checkpoint is not None
-    with pytest.raises(ConfigurationError, match="loads the checkpoint itself\nfound: --state-key"):
+    with pytest.raises(ConfigurationError, match="loads it itself\nfound: --state-key"):
         run(project, problem="p.py", state_key="model")
 
 
@@ -226,6 +226,41 @@ def test_a_bad_checkpoint_is_found_before_user_code_runs(project: Path, write: W
     assert not (project / "ran").exists()
 
 
+BROKEN = """
+from torch.utils.data import Dataset
+class Broken(Dataset):
+    def __len__(self):
+        return 3
+    def __getitem__(self, index):
+        print("reading")
+        raise OSError("the disk is gone")
+def generator():
+    raise KeyError("late")
+    yield
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("Broken", "OSError\nfound: the disk"), ("generator", "KeyError")]
+)
+def test_data_that_fail_when_they_are_read(
+    project: Path, write: Write, name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("broken.py", BROKEN)
+    with pytest.raises(ConfigurationError, match=f"--data broken.py:{name} raised {message}"):
+        run(project, **{**ALL, "data": f"broken.py:{name}"})
+    assert capsys.readouterr().out == ""
+
+
+def test_data_of_an_importable_module_that_fail(
+    project: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("sources/broken_on_path.py", BROKEN)
+    monkeypatch.syspath_prepend(project / "sources")
+    with pytest.raises(ConfigurationError, match=r"broken_on_path.py:8\)"):
+        run(project, **{**ALL, "data": "broken_on_path:Broken"})
+
+
 def test_a_bad_size_is_found_before_user_code_runs(project: Path, write: Write) -> None:
     write("net.py", "open('ran', 'w')\n")
     with pytest.raises(ConfigurationError, match="4GB"):
@@ -267,7 +302,7 @@ def uncommented(text: str) -> str:
 
 
 def test_the_template_is_valid_as_it_is_and_uncommented(project: Path, write: Write) -> None:
-    text = template(room.inspect_checkpoint(project / "ckpt.pt"))
+    text = template(inspect_checkpoint(project / "ckpt.pt"))
     assert tomllib.loads(text).keys() == ALL.keys()
     assert "weight (2, 3): 3 inputs to 2 outputs" in text
     write("landscape.toml", uncommented(text))
@@ -282,7 +317,7 @@ def test_the_template_is_valid_as_it_is_and_uncommented(project: Path, write: Wr
 
 def test_the_template_escapes_what_the_file_says(project: Path) -> None:
     torch.save({"a\x1b[31m\nloss = 'x'\n.weight": torch.ones(1, 2)}, project / "odd.pt")
-    text = template(room.inspect_checkpoint(project / "odd.pt"))
+    text = template(inspect_checkpoint(project / "odd.pt"))
     assert "\x1b" not in text
     assert tomllib.loads(text)["loss"] == "mse"
 
