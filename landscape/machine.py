@@ -1,14 +1,17 @@
-"""The machine: device, dtype, memory, precision switches; all set for a while and put back."""
+"""The machine: device, dtype, memory, precision switches, generators; set for a while and put back."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape.errors import ConfigurationError
 
@@ -17,8 +20,9 @@ __all__ = [
     "brief",
     "compute_device",
     "compute_dtype",
-    "full_precision",
+    "exact_arithmetic",
     "is_out_of_memory",
+    "preserved_randomness",
     "threads",
 ]
 
@@ -58,15 +62,54 @@ def compute_dtype(model: nn.Module, dtype: str | None) -> tuple[torch.dtype, tup
 
 
 @contextlib.contextmanager
-def full_precision(cudnn: bool = True) -> Iterator[None]:
-    """TF32 off, cuDNN as asked; the flags are as before afterwards."""
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+def exact_arithmetic(device: torch.device, cudnn: bool = True) -> Iterator[None]:
+    """Gradients on, float32 as float32 (no TF32, bfloat16 or autocast), kernels that differentiate twice.
+
+    Also under ``no_grad`` and ``inference_mode``. All flags are as before afterwards.
+
+    Args:
+        cudnn: False for recurrent nets, whose cuDNN kernels cannot be differentiated twice.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(_highest_precision())
+        if device.type == "cuda":
+            stack.enter_context(
+                torch.backends.cudnn.flags(
+                    enabled=cudnn and torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False
+                )
+            )
+        yield
+
+
+@contextlib.contextmanager
+def _highest_precision() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.cudnn.flags(enabled=cudnn, allow_tf32=False):
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def preserved_randomness() -> Iterator[None]:
+    """The global generators of torch, NumPy and Python are as before afterwards."""
+    own, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
+        random.setstate(own)
+        np.random.set_state(numbers)  # noqa: NPY002
 
 
 @contextlib.contextmanager

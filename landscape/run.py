@@ -32,13 +32,12 @@ from landscape.errors import (
     OutOfMemory,
     StoreError,
 )
-from landscape.results import Provenance, Result, jsonable
 from landscape.settings import option, options_of
-from landscape.store import PartialFile, ResultFile, default_path, partial_path, write_vectors
-from landscape.store.files import locked
 
 if TYPE_CHECKING:
     from landscape.problem import Problem
+    from landscape.results import Provenance, Result
+    from landscape.store import PartialFile
 
 __all__ = ["Observer", "Plan", "RunSettings", "execute", "exit_code", "plan", "run_id", "stored_path"]
 
@@ -115,6 +114,8 @@ def exit_code(result: Result) -> int:
 
 def stored_path(problem: Problem, run: RunSettings) -> Path:
     """The result file of a run: ``--output``, else one for each checkpoint in ``landscape-results/``."""
+    from landscape.store import default_path
+
     if run.output is not None:
         return Path(run.output)
     if problem.checkpoint is not None:
@@ -124,6 +125,8 @@ def stored_path(problem: Problem, run: RunSettings) -> Path:
 
 def run_id(kind: str, problem: Problem, settings: Any, run: RunSettings) -> str:
     """What makes it this run: kind, weights, data, problem, settings and, if given, the seed."""
+    from landscape.results import jsonable
+
     identity = {
         "kind": kind,
         "weights": problem.checkpoint.sha256 if problem.checkpoint else _weights_hash(problem),
@@ -187,6 +190,8 @@ def execute(
         OutOfMemory: also with the smallest pieces.
         LandscapeError: as the problem, the analysis or the store raise it.
     """
+    from landscape.store import PartialFile, ResultFile, partial_path
+
     run, observer = run or RunSettings(), observer or _Silent()
     for note in problem.notes:
         observer.note(note)
@@ -200,7 +205,7 @@ def execute(
         )
         return found
     partial = PartialFile(partial_path(path, identity))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    ResultFile(path).check_writable()
     with _only_one(partial.path):
         execution = _Execution(analysis(kind), problem, settings, run, observer, command, identity)
         result = execution.carry_out(partial)
@@ -213,6 +218,8 @@ def execute(
 
 def _finished(path: Path, identity: str) -> Result | None:
     """The stored run of this identity, unless a time limit stopped it."""
+    from landscape.store import ResultFile
+
     if not path.exists():
         return None
     file = ResultFile(path)
@@ -225,6 +232,8 @@ def _finished(path: Path, identity: str) -> Result | None:
 @contextlib.contextmanager
 def _only_one(partial: Path) -> Iterator[None]:
     """No two processes compute one run at once."""
+    from landscape.store import locked
+
     try:
         with locked(partial, timeout=0.0):
             yield
@@ -238,6 +247,8 @@ def _only_one(partial: Path) -> Iterator[None]:
 
 def _with_vectors_apart(result: Result, path: Path) -> Result:
     """Vectors as long as the model go to a file of their own."""
+    from landscape.store import write_vectors
+
     vectors = getattr(result, "eigenvectors", None)
     if vectors is None or result.provenance is None:
         return result
@@ -353,7 +364,7 @@ class _Execution:
         return {**strategy, **smaller.to_json()}
 
     def _flush_due(self) -> bool:
-        """At once at the first state, so that seed and strategy are on disk before the work; then at times."""
+        """At once at the first state (seed and strategy are on disk before the work), then at times."""
         return time.monotonic() - self.last_flush > max(_FLUSH_SECONDS, _FLUSH_RATIO * self.flush_cost)
 
     def _flush(self, partial: PartialFile | None, state: State) -> None:
@@ -372,6 +383,8 @@ class _Execution:
         )
 
     def _provenance(self, state: Saved) -> Provenance:
+        from landscape.results import Provenance, jsonable
+
         problem = self.problem
         return Provenance(
             id=self.identity or f"{self.module.kind}-unstored",

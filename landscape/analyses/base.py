@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import numpy as np
-
-from landscape.results import Result
-
 if TYPE_CHECKING:
+    import numpy as np
+
     from landscape.problem import Problem
+    from landscape.results import Result
 
 __all__ = ["ANALYSES", "Analysis", "Plan", "Saved", "Start", "State", "analysis"]
 

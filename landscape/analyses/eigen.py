@@ -1,22 +1,21 @@
 """``landscape eigen``: certified eigenvalues of the Hessian at a checkpoint.
 
-Torch is imported when the work begins, so that the options can be shown without it.
+Whatever is slow to import is imported when the work begins: the options are shown without it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from landscape.analyses.base import Plan, Saved, Start, State
-from landscape.results import EigenResult, Result
 from landscape.settings import option
 
 if TYPE_CHECKING:
+    from landscape.analyses.base import Plan, Saved, Start, State
     from landscape.problem import Problem
+    from landscape.results import EigenResult, Result
 
 __all__ = ["Settings", "finish", "kind", "needs", "plan", "steps"]
 
@@ -62,6 +61,7 @@ def plan(problem: Problem, settings: Settings) -> Plan:
 
     The number of products depends on the spectrum: on trained networks about 2k + 5 were needed at 1e-3.
     """
+    from landscape.analyses.base import Plan
     from landscape.linalg.eigenpairs import wanted_count
 
     wanted = wanted_count(settings.k, settings.which, problem.size)
@@ -88,7 +88,10 @@ def steps(
 
 def finish(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
     """The result of a saved state, whether or not the search was over."""
+    import numpy as np
+
     from landscape.linalg.bounds import intervals, missed_value, refined_intervals
+    from landscape.results import EigenResult
 
     c, a = saved.counters, saved.arrays
     values, residuals, floor = a["values"], a["residuals"], float(c["floor"])
@@ -96,9 +99,10 @@ def finish(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
     order = np.argsort(-every, kind="stable")
     every_residuals = np.concatenate([residuals, a["other_residuals"]])[order]
     every, wanted = every[order], np.argsort(order)[: len(values)]
-    missed = None
-    if c["first_steps"]:
-        missed = missed_value(c["first_top"], c["first_bottom"], problem.size, c["first_steps"])
+    missed = missed_value(c["first_top"], c["first_bottom"], problem.size, c["first_steps"])
+    few = (
+        "" if missed else f"{c['first_steps']} products before the first restart are too few for a statement"
+    )
     converged = residuals <= np.maximum(settings.tol * np.abs(values), floor)
     errors = np.ma.array(a.get("standard_errors", np.full(len(values), np.nan)))
     if "standard_errors" not in a:
@@ -123,10 +127,11 @@ def finish(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
         standard_error_method=c["standard_error_method"],
         noise_floor=floor,
         converged=converged,
-        lambda_max=float(every[0]),
-        lambda_max_residual=float(every_residuals[0]),
-        lambda_min=float(every[-1]),
-        lambda_min_residual=float(every_residuals[-1]),
+        lambda_max=float(every[0]) if len(every) else math.nan,
+        lambda_max_residual=float(every_residuals[0]) if len(every) else math.nan,
+        lambda_min=float(every[-1]) if len(every) else math.nan,
+        lambda_min_residual=float(every_residuals[-1]) if len(every) else math.nan,
+        missed_reason=few,
         missed_epsilon=missed[0] if missed else None,
         missed_above=missed[1] + floor if missed else None,
         missed_below=missed[2] - floor if missed else None,

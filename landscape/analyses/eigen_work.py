@@ -42,6 +42,7 @@ class Work:
         self.history: list[float] = []
         self.locked: Locked | None = None
         self.extra: dict[str, np.ndarray] = {}
+        self._known: tuple[tuple[int, int], Pairs] | None = None
         self.counters: dict[str, Any] = {}
         if start.saved is None:
             self._measure(start.strategy)
@@ -147,10 +148,11 @@ class Work:
             self._floor(krylov)
         c["products"] += 1
         c["passes"] += 1
+        self._known = None
         complete = len(pairs.values) == self._wanted()
         self.history.append(float(pairs.residuals.max()) if complete else float("nan"))
         if not c["restarted"]:
-            every = ritz_pairs(krylov).values
+            every = self._ritz().values
             c["first_steps"], c["first_top"], c["first_bottom"] = (
                 krylov.steps,
                 float(every[0]),
@@ -215,12 +217,19 @@ class Work:
         allowed = np.maximum(self.settings.tol * np.abs(pairs.values), self.counters["floor"])
         return int((pairs.residuals <= allowed).sum())
 
+    def _ritz(self) -> Pairs:
+        """All Ritz pairs as they stand, computed once a product."""
+        now = (self.krylov.steps, self.counters["products"])
+        if self._known is None or self._known[0] != now:
+            self._known = now, ritz_pairs(self.krylov)
+        return self._known[1]
+
     def _pairs(self) -> tuple[Pairs, Pairs]:
         """(the wanted pairs, the other Ritz pairs)."""
         if self.krylov.steps == 0:
             nothing = Pairs(np.zeros(0), np.zeros(0), np.zeros((0, 0)))
             return nothing, nothing
-        every = ritz_pairs(self.krylov)
+        every = self._ritz()
         chosen = select(every.values, self.settings.k, self.settings.which)
         others = every[np.setdiff1d(np.arange(len(every.values)), chosen)]
         if self.locked is None:

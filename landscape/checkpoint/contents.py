@@ -39,6 +39,8 @@ _DTYPES = {
     "F32": "float32",
     "F64": "float64",
     "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
 }
 _ONLY_PROTOCOL = 2
 

@@ -7,14 +7,14 @@ import json
 import tarfile
 import zipfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from landscape.checkpoint.text import listing, plural, shown
 from landscape.errors import CheckpointError
 
-__all__ = ["Source", "damaged", "identify"]
+__all__ = ["Source", "damaged", "identify", "stamp"]
 
 #: First bytes of files that people point at by mistake.
 _OTHERS = {
@@ -51,7 +51,7 @@ class Source:
     ``format`` is one of ``pytorch``, ``pytorch-legacy``, ``pytorch-tar``, ``torchscript``, ``torch-export``,
     ``pickle``, ``safetensors``, ``index`` (a list of shards). ``checksums`` says whether the format's own
     checksums were there and right; ``root`` is the folder inside a zip archive; ``weight_map`` the index's
-    names and shards, and ``shards`` its files by name.
+    names and shards, and ``shards`` its files by name. ``stamp`` changes when the file is written to.
     """
 
     path: Path
@@ -62,6 +62,7 @@ class Source:
     root: str = ""
     weight_map: tuple[tuple[str, str], ...] = ()
     shards: tuple[Source, ...] = ()
+    stamp: tuple[int, ...] = ()
 
 
 def damaged(path: Path, found: str) -> CheckpointError:
@@ -80,10 +81,19 @@ def identify(path: str | Path) -> Source:
     path = Path(path)
     _require_file(path)
     try:
-        source = _identify(path)
+        before = stamp(path)
+        return replace(_identify(path), stamp=before)
     except OSError as error:
         raise CheckpointError(f"cannot read {shown(path)}", found=shown(error.strerror or error)) from error
-    return source
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """Which file it is and when it was last written to; empty if it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _require_file(path: Path) -> None:

@@ -22,6 +22,7 @@ from landscape.checkpoint.unwrap import (
     other_entries,
 )
 from landscape.errors import CheckpointError
+from landscape.results import jsonable
 
 __all__ = ["Inspection", "StateSummary", "TensorEntry", "inspect_checkpoint"]
 
@@ -87,8 +88,8 @@ class Inspection:
         return {entry.name: entry for entry in self.tensors}
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain Python objects, in order."""
-        return asdict(self)
+        """The fields as objects that JSON knows, in order; numbers that are not finite become None."""
+        return {name: jsonable(value) for name, value in asdict(self).items()}
 
 
 def inspect_checkpoint(path: str | Path, *, state_key: str | None = None) -> Inspection:

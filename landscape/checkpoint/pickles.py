@@ -135,8 +135,8 @@ class _Machine:
         return Global(found)
 
     def op_stop(self, _: Any) -> None:
-        if len(self.stack) != 1 or self.marked:
-            raise ValueError("the stack is not empty at the end")
+        if not self.stack:
+            raise ValueError("nothing is left at the end")
 
     def op_frame(self, _: Any) -> None:
         """Frames only help readers to buffer."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape.checkpoint.contents import safetensors_header, scan_content
-from landscape.checkpoint.formats import Source, damaged, identify
+from landscape.checkpoint.formats import Source, damaged, identify, stamp
 from landscape.checkpoint.text import listing, plural, shown
 from landscape.checkpoint.trust import allowed_by_torch, refusal, resolve_allowed
 from landscape.checkpoint.unwrap import candidates, choose, common_prefix, facts
@@ -72,6 +72,7 @@ def load_checkpoint(
     """
     source = identify(path)
     content = _read(source, allow_global, trust_pickle)
+    _require_unchanged(source)
     chosen, notes = choose(candidates(content), state_key, source.path)
     notes = [*_warnings(source), *notes]
     prefix = common_prefix(chosen.tensors)
@@ -93,6 +94,15 @@ def load_checkpoint(
         epoch=found.epoch,
         metadata=found.metadata,
     )
+
+
+def _require_unchanged(source: Source) -> None:
+    """The hash must be that of what was read, also while a training run writes."""
+    for file in (source, *source.shards):
+        if file.stamp != stamp(file.path):
+            raise CheckpointError(
+                f"{shown(file.path)} changed while it was read", do="try again when nothing writes to it"
+            )
 
 
 def _warnings(source: Source) -> list[str]:

@@ -111,17 +111,13 @@ def _is_scalar_tensor(value: Any) -> bool:
 
 def _write_safetensors(path: Path, state: dict[str, Tensor], values: dict[str, Plain]) -> None:
     """The format has no shared tensors: they are stored once, and the metadata says under which name."""
-    stored: dict[str, Tensor] = {}
     first: dict[int, str] = {}
-    shared: dict[str, str] = {}
     for name, tensor in state.items():
-        if id(tensor) in first:
-            shared[name] = first[id(tensor)]
-        else:
-            first[id(tensor)] = name
-            stored[name] = tensor.contiguous()
+        first.setdefault(id(tensor), name)
+    shared = {name: first[id(t)] for name, t in state.items() if first[id(t)] != name}
     strings = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items() if v is not None}
     try:
+        stored = {name: state[name].contiguous() for name in first.values()}
         raw = safetensors.torch.save(stored, metadata=shared | strings)
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(

@@ -31,6 +31,7 @@ _NOT_WEIGHTS = re.compile(
 #: Prefixes that wrappers add: DistributedDataParallel, torch.compile, LightningModule.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _DEPTH = 4
+_MOST_MODULES, _DEEPEST_MODULE = 20_000, 50
 
 
 @dataclass(frozen=True)
@@ -67,25 +68,29 @@ def _is_tensor(value: object) -> bool:
 
 
 def candidates(content: Any) -> tuple[Candidate, ...]:
-    """All state dicts in ``content``, in order of appearance."""
-    return tuple(_walk(content, (), 0))
+    """All state dicts in ``content``, in order of appearance; one that occurs twice counts at the first."""
+    return tuple(_walk(content, (), set()))
 
 
-def _walk(value: Any, path: tuple[str, ...], depth: int) -> Iterator[Candidate]:
+def _walk(value: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[Candidate]:
+    # A file may hold an object in many places, or inside itself.
+    if id(value) in seen or len(path) > _DEPTH:
+        return
+    seen.add(id(value))
     if isinstance(value, torch.nn.Module):
         value = value.state_dict()
     elif isinstance(value, Made):
-        value = _module_entries(value)
+        value = _module_entries(value, [_MOST_MODULES])
     if isinstance(value, list | tuple):
         value = {str(i): item for i, item in enumerate(value[:16]) if not _is_tensor(item)}
-    if not isinstance(value, Mapping) or depth > _DEPTH:
+    if not isinstance(value, Mapping):
         return
     tensors = {k: v for k, v in value.items() if isinstance(k, str) and _is_tensor(v)}
     inner = [
         candidate
         for key, item in value.items()
         if isinstance(key, str) and not _is_tensor(item) and not key.endswith("_extra_state")
-        for candidate in _walk(item, (*path, key), depth + 1)
+        for candidate in _walk(item, (*path, key), seen)
     ]
     # A lone loss or metric beside the real state dicts is no state dict.
     if tensors and not (inner and all(len(t.shape) == 0 for t in tensors.values())):
@@ -94,11 +99,15 @@ def _walk(value: Any, path: tuple[str, ...], depth: int) -> Iterator[Candidate]:
     yield from inner
 
 
-def _module_entries(made: Made, limit: int = 50) -> dict[str, Any]:
-    """The tensors of a pickled ``torch.nn.Module`` (or of a TorchScript object) by dotted name."""
+def _module_entries(made: Made, budget: list[int], depth: int = 0) -> dict[str, Any]:
+    """The tensors of a pickled ``torch.nn.Module`` (or of a TorchScript object) by dotted name.
+
+    ``budget`` holds how many modules may still be entered: a small file can nest one in itself endlessly.
+    """
     state = made.state
-    if not isinstance(state, Mapping) or limit == 0:
+    if not isinstance(state, Mapping) or budget[0] == 0 or depth > _DEEPEST_MODULE:
         return {}
+    budget[0] -= 1
     found: dict[str, Any] = {}
     pools = [state.get(part) for part in ("_parameters", "_buffers", "_modules")]
     if not any(isinstance(pool, Mapping) for pool in pools):
@@ -108,7 +117,7 @@ def _module_entries(made: Made, limit: int = 50) -> dict[str, Any]:
             if _is_tensor(value):
                 found[str(key)] = value
             elif isinstance(value, Made):
-                inner = _module_entries(value, limit - 1)
+                inner = _module_entries(value, budget, depth + 1)
                 found |= {f"{key}.{name}": tensor for name, tensor in inner.items()}
     return found
 

@@ -49,6 +49,8 @@ def missed_share(size: int, steps: int, probability: float) -> float | None:
 
     Kuczyński & Woźniakowski 1992, theorem 4.2: 1.648 √n exp(−√ε (2k − 1)).
     """
+    if steps < 1:
+        return None
     root = math.log(1.648 * math.sqrt(size) / probability) / (2 * steps - 1)
     return root**2 if 0 <= root < 1 else (0.0 if root < 0 else None)
 

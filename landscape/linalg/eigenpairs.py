@@ -56,14 +56,18 @@ class Pairs:
 
 
 def ritz_pairs(krylov: Krylov) -> Pairs:
-    """All Ritz pairs of a decomposition with at least one step."""
-    projected = krylov.projected
-    values, coordinates = np.linalg.eigh((projected + projected.T) / 2)
-    values, coordinates = values[::-1], coordinates[:, ::-1]
-    relation = krylov.relation @ coordinates
+    """All Ritz pairs of a decomposition with at least one step.
+
+    The small matrices are torch's work, too: NumPy's own pool of threads would spin against torch's.
+    """
+    projected = torch.from_numpy(krylov.projected)
+    values, coordinates = torch.linalg.eigh((projected + projected.T) / 2)
+    values, coordinates = values.flip(0), coordinates.flip(1)
+    relation = torch.from_numpy(krylov.relation) @ coordinates
     relation[:-1] -= coordinates * values
-    lost = krylov.lost[: krylov.steps] @ np.abs(coordinates)
-    return Pairs(values, np.linalg.norm(relation, axis=0) + lost, coordinates)
+    lost = torch.from_numpy(krylov.lost[: krylov.steps]) @ coordinates.abs()
+    residuals = torch.linalg.vector_norm(relation, dim=0) + lost
+    return Pairs(values.numpy(), residuals.numpy(), coordinates.numpy())
 
 
 def wanted_count(k: int, which: Which, size: int) -> int:

@@ -71,6 +71,7 @@ class EigenResult(Result):
     missed_epsilon: float | None = quantity(
         "The ε of that statement, as a share of λmax − λmin.", default=None
     )
+    missed_reason: str = quantity("Why there is no such statement; empty if there is one.", default="")
     products: int = quantity("Products with the matrix, verification included.")
     passes: int = quantity("Passes over the data (products of several vectors at once count once).")
     seconds: float = quantity("Wall-clock time of the computation.", unit="s")

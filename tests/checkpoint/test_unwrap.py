@@ -170,3 +170,34 @@ def test_lightning_is_recognised(tmp_path: Path) -> None:
     assert inspection.wrappers == ("Lightning", "container state_dict", "model attribute")
     assert (inspection.step, inspection.epoch) == (11, 2)
     assert inspection.others == ("pytorch-lightning_version", "global_step", "epoch")
+
+
+def test_objects_inside_themselves_end(tmp_path: Path) -> None:
+    """A kilobyte that names 30¹² paths, and a dict inside itself."""
+    wide: Any = {"w": torch.ones(1, 1)}
+    for _ in range(12):
+        wide = {f"k{i}": wide for i in range(30)}
+    found = inspect_checkpoint(write_zip(tmp_path / "wide.pt", {"model": weights(), "wide": wide}))
+    assert found.state_key == "model"
+    loop: dict[str, Any] = {"state_dict": weights()}
+    loop["again"] = loop
+    path = write_zip(tmp_path / "loop.pt", loop)
+    assert inspect_checkpoint(path).state_key == "state_dict"
+    assert same(load_checkpoint(path).state, weights())
+    module: Any = torch.nn.Identity()
+    for _ in range(20):
+        outer = torch.nn.Module()
+        outer.a = outer.b = module
+        module = outer
+    assert not inspect_checkpoint(write_zip(tmp_path / "module.pt", module)).safe
+
+
+def test_one_state_dict_under_two_names_is_no_ambiguity(tmp_path: Path) -> None:
+    state = weights()
+    path = write_zip(tmp_path / "m.pt", {"model": state, "state_dict": state})
+    assert load_checkpoint(path).state_key == inspect_checkpoint(path).state_key == "model"
+
+
+def test_json_has_no_infinities(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "m.pt", {"model": weights(), "best": float("inf"), "lr": float("nan")})
+    assert inspect_checkpoint(path).to_json()["metadata"] == {"best": None, "lr": None, "learning_rate": None}

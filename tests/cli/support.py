@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from landscape_cli.app import app
 from typer.testing import CliRunner, Result
 
 from landscape.results import CheckpointReference, EigenResult, Provenance
 from landscape.store import ResultFile
+from landscape_cli.app import app
 
 
 def call(*args: str | Path, stdin: str = "") -> Result:

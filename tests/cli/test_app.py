@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import typer
-from landscape_cli.app import app
-from landscape_cli.commands import COMMANDS
 
 from landscape.errors import ComputationError, DataError, Interrupted
+from landscape_cli.app import app
+from landscape_cli.commands import COMMANDS
 from tests.cli.support import call, stored
 
 HEAVY = {"torch", "scipy", "matplotlib", "pyhessian", "safetensors"}

@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+
 from landscape_cli import console as module
 from landscape_cli.console import Console, Reporter, safe, table
 

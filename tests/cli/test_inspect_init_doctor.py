@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from landscape_cli.commands import doctor
 
+from landscape_cli.commands import doctor
 from tests.cli.support import call
 
 pytestmark = pytest.mark.usefixtures("project")

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import pytest
 import typer
-from landscape_cli.options import Given, Group, Json, with_options
 from typer.testing import CliRunner, Result
 
 from landscape.errors import ConfigurationError
 from landscape.settings import option
+from landscape_cli.options import Given, Group, Json, with_options
 
 
 @dataclass(frozen=True, kw_only=True)

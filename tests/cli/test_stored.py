@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from landscape_cli.commands import rm
 
 from landscape.store import ResultFile
+from landscape_cli.commands import rm
 from tests.cli.support import call, eigen_result, provenance, stored
 
 

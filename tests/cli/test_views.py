@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from landscape_cli.console import Console
 from landscape_cli.views import print_provenance, print_result, run_object
-
 from tests.cli.support import eigen_result, provenance
 
 

@@ -1,0 +1,127 @@
+"""The user's model: a copy of it, in one dtype and place; called, and its errors said in words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from landscape.data import Batch, tensors_in
+from landscape.errors import ConfigurationError, DataError
+from landscape.machine import brief, is_out_of_memory
+
+__all__ = [
+    "batch_statistics",
+    "call_model",
+    "cast",
+    "explained",
+    "own_copy",
+    "random_modules",
+    "training_modules",
+]
+
+
+def own_copy(model: nn.Module) -> nn.Module:
+    """A copy without gradients, out of its ``torch.compile`` or data-parallel wrapper.
+
+    Raises:
+        ConfigurationError: the model cannot be copied, or has complex parameters to train.
+    """
+    if any(p.is_complex() and p.requires_grad for p in model.parameters()):
+        raise ConfigurationError(
+            "complex parameters have no real Hessian", do="freeze them, or hold them as pairs of real numbers"
+        )
+    inner = getattr(model, "_orig_mod", model)  # a compiled forward has no second derivative
+    if isinstance(inner, DataParallel | DistributedDataParallel):
+        inner = inner.module
+    try:
+        # Copied in inference mode, the weights could not be differentiated afterwards.
+        with torch.inference_mode(False), torch.enable_grad():
+            own: nn.Module = copy.deepcopy(inner)
+            if any(p.is_inference() for p in own.parameters()):
+                own._apply(lambda tensor: tensor.clone())
+    except Exception as error:
+        raise ConfigurationError(
+            "the model cannot be copied, and landscape does not work on yours itself",
+            found=brief(error),
+            do="remove what deepcopy cannot copy (old weight_norm: use torch.nn.utils.parametrizations)",
+        ) from error
+    for parameter in own.parameters():
+        parameter.grad = None
+    return own
+
+
+def cast(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """``model``, in place, on ``device`` and in ``dtype``; complex buffers in the complex one of its size."""
+
+    def move(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(device, dtype.to_complex())
+        return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+    with torch.inference_mode(False), torch.no_grad():
+        return model._apply(move)
+
+
+def call_model(model: nn.Module, inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Any:
+    """A model on a batch's inputs: positional for a tuple, by keyword for a mapping.
+
+    ``weights`` are used in place of the parameters they name; the model is not changed.
+    """
+    args, named = (inputs,), {}
+    if isinstance(inputs, Mapping):
+        args, named = (), dict(inputs)
+    elif isinstance(inputs, tuple | list):
+        args = tuple(inputs)
+    return model(*args, **named) if weights is None else functional_call(model, dict(weights), args, named)
+
+
+def explained(error: Exception, batch: Batch) -> Exception:
+    """A user's error out of the model's or the loss's own; running out of memory stays what it is."""
+    if is_out_of_memory(error):
+        return error
+    tensors, text = tensors_in(batch), str(error)
+    shapes = [f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in tensors]
+    kinds = any(word in text for word in ("dtype", "scalar type", "Input type"))
+    if tensors and not tensors[0].is_floating_point() and kinds:
+        return DataError(
+            "the model could not take the inputs: they are integers",
+            found=f"inputs {shapes[0]}; {brief(error)}",
+            do="give the data as floats, for example x.float() / 255",
+        )
+    if isinstance(error, IndexError) and "out of bounds" in text:
+        return DataError("labels are out of range of the model's outputs", found=brief(error))
+    return DataError(
+        "the model or the loss failed on a batch",
+        found=f"{brief(error)}; batch tensors {', '.join(shapes)}",
+        do="check that model, data and loss belong together; --debug shows where it failed",
+    )
+
+
+def training_modules(model: nn.Module) -> list[str]:
+    """Names of the modules that are in train mode."""
+    return [name or type(model).__name__ for name, module in model.named_modules() if module.training]
+
+
+def random_modules(model: nn.Module) -> str:
+    """What in the model may be random, by name."""
+    kinds = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
+    named = [f"{name} ({type(m).__name__})" for name, m in model.named_modules() if isinstance(m, kinds)]
+    return "what is random in forward()" + (f", perhaps {', '.join(named[:3])}" if named else "")
+
+
+def batch_statistics(model: nn.Module) -> list[str]:
+    """Names of the BatchNorm layers that use the batch's statistics in eval mode, too."""
+    kind = nn.modules.batchnorm._NormBase
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, kind)
+        and not isinstance(module, nn.modules.instancenorm._InstanceNorm)
+        and module.running_mean is None
+    ]

@@ -1,0 +1,96 @@
+"""Kill the command in the middle, run it again: the arrays are those of an undisturbed run, bit for bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from landscape.results import EigenResult
+from landscape.store import ResultFile
+from tests.run.support import LONG, assert_same_bits, start, stored
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[EigenResult, float, float]:
+    """(the result, seconds until its partial file appeared, seconds in all)."""
+    path = tmp_path_factory.mktemp("undisturbed") / "result.h5"
+    began = time.monotonic()
+    process = start(*LONG, output=path)
+    first = None
+    while process.poll() is None:
+        if first is None and list(path.parent.glob("*.partial")):
+            first = time.monotonic() - began
+        time.sleep(0.02)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert first is not None
+    return stored(path), first, time.monotonic() - began
+
+
+def _kill_and_resume(path: Path, seconds: float, number: int) -> bool:
+    """Whether the run was still going on when the signal struck."""
+    process = start(*LONG, output=path)
+    time.sleep(seconds)
+    alive = process.poll() is None
+    process.send_signal(number)
+    process.communicate()
+    if alive and number == signal.SIGINT:
+        assert process.returncode == 130
+    again = start(*LONG, output=path)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    if alive and list(path.parent.glob("*.partial")):
+        raise AssertionError("the partial state of a finished run was left behind")
+    return "resumed at step" in errors
+
+
+def _moments(count: int, first: float, last: float, seed: int) -> list[float]:
+    generator = random.Random(seed)
+    return sorted(generator.uniform(first, last) for _ in range(count))
+
+
+def test_kill_9_in_mid_iteration(undisturbed: tuple[EigenResult, float, float], tmp_path: Path) -> None:
+    result, first, last = undisturbed
+    resumed = 0
+    for i, moment in enumerate(_moments(3, first + 0.1, last, seed=5)):
+        path = tmp_path / f"{i}.h5"
+        resumed += _kill_and_resume(path, moment, signal.SIGKILL)
+        assert_same_bits(stored(path), result)
+    assert resumed > 0
+
+
+@pytest.mark.long
+def test_kill_9_at_many_moments(undisturbed: tuple[EigenResult, float, float], tmp_path: Path) -> None:
+    result, first, last = undisturbed
+    resumed = 0
+    for i, moment in enumerate(_moments(30, first * 0.5, last, seed=6)):
+        path = tmp_path / f"{i}.h5"
+        resumed += _kill_and_resume(path, moment, signal.SIGKILL)
+        assert_same_bits(stored(path), result)
+    assert resumed > 10
+
+
+def test_ctrl_c_keeps_what_was_done(undisturbed: tuple[EigenResult, float, float], tmp_path: Path) -> None:
+    result, first, last = undisturbed
+    path = tmp_path / "result.h5"
+    assert _kill_and_resume(path, (first + last) / 2, signal.SIGINT)
+    assert_same_bits(stored(path), result)
+
+
+def test_a_killed_run_and_an_earlier_result_share_a_file(
+    undisturbed: tuple[EigenResult, float, float], tmp_path: Path
+) -> None:
+    _, first, last = undisturbed
+    path = tmp_path / "result.h5"
+    earlier = start("-k", "1", "--seed", "0", output=path)
+    assert earlier.wait(timeout=120) == 0
+    process = start(*LONG, output=path)
+    time.sleep((first + last) / 2)
+    process.kill()
+    process.communicate()
+    assert len(ResultFile(path).runs()) >= 1
+    assert stored(path) if len(ResultFile(path).runs()) == 1 else True
