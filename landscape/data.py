@@ -13,9 +13,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from landscape.errors import DataError
+from landscape.errors import DataError, LandscapeError
+from landscape.machine import brief, is_out_of_memory, preserved_randomness
 
-__all__ = ["Data", "examples_in", "map_tensors", "read_data", "tensors_in"]
+__all__ = [
+    "Batch",
+    "Data",
+    "examples_in",
+    "inputs_of",
+    "joined",
+    "map_tensors",
+    "read_data",
+    "rows_of",
+    "targets_of",
+    "tensors_in",
+]
 
 Batch = Any
 
@@ -25,7 +37,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     if isinstance(batch, Tensor):
         return function(batch)
     if isinstance(batch, np.ndarray):
-        return function(torch.from_numpy(batch))
+        return function(_tensor(batch))
     if isinstance(batch, Mapping):
         return {key: map_tensors(function, value) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
@@ -33,6 +45,15 @@ def map_tensors(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     if isinstance(batch, list | tuple):
         return type(batch)(map_tensors(function, value) for value in batch)
     return batch
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    if not array.flags.writeable or any(step < 0 for step in array.strides):
+        array = array.copy()
+    try:
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    except TypeError as error:
+        raise DataError("data must be arrays of numbers", found=f"an array of {array.dtype}") from error
 
 
 def tensors_in(batch: Batch) -> list[Tensor]:
@@ -62,6 +83,32 @@ def examples_in(batch: Batch) -> int:
     return sizes.pop()
 
 
+def inputs_of(batch: Batch) -> Any:
+    """The first of a pair ``(inputs, targets)``."""
+    return _pair(batch)[0]
+
+
+def targets_of(batch: Batch) -> Any:
+    """The second of a pair ``(inputs, targets)``."""
+    return _pair(batch)[1]
+
+
+def _pair(batch: Batch) -> tuple[Any, Any]:
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        return batch[0], batch[1]
+    found = f"a {type(batch).__name__}" + (f" of {len(batch)}" if hasattr(batch, "__len__") else "")
+    raise DataError(
+        "batches must be pairs (inputs, targets)",
+        found=found,
+        do="for other batches pass a loss(model, batch) callable",
+    )
+
+
+def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
+    """Some examples of a batch."""
+    return map_tensors(lambda tensor: tensor[rows], batch)
+
+
 @dataclass(frozen=True)
 class Data:
     """A data set that has been read once.
@@ -80,8 +127,7 @@ class Data:
     notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Batch]:
-        source = self.batches if self.batches is not None else self.source
-        return iter(source or ())
+        return iter(self.batches) if self.batches is not None else read(self.source or ())
 
     def pieces(self, size: int | Callable[[], int]) -> Iterator[Batch]:
         """The batches cut into pieces of at most ``size`` examples (or what it returns before each), in order."""
@@ -89,12 +135,35 @@ class Data:
             count, first = examples_in(batch), 0
             while first < count:
                 step = size if isinstance(size, int) else size()
-                yield batch if count <= step else _rows(batch, slice(first, first + step))
+                yield batch if count <= step else rows_of(batch, slice(first, first + step))
                 first += step
 
 
-def _rows(batch: Batch, rows: slice | Tensor) -> Batch:
-    return map_tensors(lambda tensor: tensor[rows], batch)
+def read(source: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches of ``source`` as tensors; the global random generators stay as they are.
+
+    Raises:
+        DataError: what the user's code raises while it reads.
+    """
+    batches: Iterator[Batch] | None = None
+    while True:
+        try:
+            with preserved_randomness():
+                batches = iter(source) if batches is None else batches
+                batch = next(batches)
+        except StopIteration:
+            return
+        except LandscapeError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise DataError(
+                "the data could not be read",
+                found=brief(error),
+                do="iterate over them yourself; examples of unequal shape need a collate_fn",
+            ) from error
+        yield map_tensors(lambda tensor: tensor.detach(), batch)
 
 
 def read_data(data: Any, *, limit: int, samples: int | None = None, sample_seed: int = 0) -> Data:
@@ -112,8 +181,7 @@ def read_data(data: Any, *, limit: int, samples: int | None = None, sample_seed:
     if samples is not None:
         source, notes = _subset(source, samples, sample_seed, notes)
     digest, kept, used, examples = _Fingerprint(), [], 0, 0
-    for raw in source:
-        batch = map_tensors(lambda t: t, raw)
+    for batch in read(source):
         count = examples_in(batch)
         examples += count
         digest.update(batch)
@@ -132,7 +200,7 @@ def read_data(data: Any, *, limit: int, samples: int | None = None, sample_seed:
     if kept is None:
         notes += (f"data of {used / 1e9:.1f} GB are read again at every pass (--memory is less)",)
         return Data(None, examples, digest.hexdigest(), source, notes)
-    return Data(_joined(kept), examples, digest.hexdigest(), None, notes)
+    return Data(joined(kept), examples, digest.hexdigest(), None, notes)
 
 
 class _Fingerprint:
@@ -186,7 +254,8 @@ def _as_batches(data: Any) -> tuple[Iterable[Batch], tuple[str, ...]]:
 
 
 def _loader(loader: DataLoader[Any]) -> tuple[Iterable[Batch], tuple[str, ...]]:
-    if isinstance(loader.sampler, RandomSampler):
+    samplers = loader.sampler, getattr(loader.batch_sampler, "sampler", None)
+    if any(isinstance(sampler, RandomSampler) for sampler in samplers):
         raise DataError(
             "the DataLoader shuffles: every pass would see another order, and drop_last other examples",
             found="sampler RandomSampler",
@@ -205,11 +274,12 @@ def _check_repeatable(source: Iterable[Batch]) -> None:
     if isinstance(source, Iterator | list | tuple):
         return
     prints = []
-    for _ in range(2):
-        digest = _Fingerprint()
-        for batch in itertools.islice(iter(source), 1):
-            digest.update(batch)
-        prints.append(digest.hexdigest())
+    with preserved_randomness():
+        for _ in range(2):
+            digest = _Fingerprint()
+            for batch in itertools.islice(iter(source), 1):
+                digest.update(batch)
+            prints.append(digest.hexdigest())
     if prints[0] != prints[1]:
         raise DataError(
             "reading the data twice gave two different first batches",
@@ -217,16 +287,22 @@ def _check_repeatable(source: Iterable[Batch]) -> None:
         )
 
 
-def _joined(batches: list[Batch]) -> list[Batch]:
+def joined(batches: list[Batch]) -> list[Batch]:
     """One batch of all examples where shapes allow it; otherwise the batches as they are."""
     if len(batches) == 1:
         return batches
     columns = [tensors_in(batch) for batch in batches]
     shapes = {tuple((tuple(t.shape[1:]), t.dtype) for t in column) for column in columns}
-    if len(shapes) != 1:
+    form = _form(batches[0])
+    if len(shapes) != 1 or any(_form(batch) != form for batch in batches):
         return batches
-    joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
-    return [map_tensors(lambda _: next(joined), batches[0])]
+    parts = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
+    return [map_tensors(lambda _: next(parts), batches[0])]
+
+
+def _form(batch: Batch) -> str:
+    """A batch without its tensors: batches are joined only if all the rest is equal."""
+    return repr(map_tensors(lambda _: torch.empty(0), batch))
 
 
 def _subset(
@@ -234,16 +310,16 @@ def _subset(
 ) -> tuple[list[Batch], tuple[str, ...]]:
     """A random subset, in the data's order; two passes, so that only the subset is held."""
     if isinstance(source, Iterator):
-        source = list(source)
-    total = sum(examples_in(batch) for batch in source)
+        source = list(read(source))
+    total = sum(examples_in(batch) for batch in read(source))
     chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:samples].sort().values
     kept, first = [], 0
-    for batch in source:
+    for batch in read(source):
         count = examples_in(batch)
         rows = chosen[(chosen >= first) & (chosen < first + count)] - first
         first += count
         if len(rows):
-            kept.append(_rows(batch, rows))
+            kept.append(rows_of(batch, rows))
     if samples >= total:
         return kept, (*notes, f"--samples {samples}: all {total} examples are used")
     return kept, (*notes, f"a random subset of {samples} of {total} examples (sample seed {seed})")

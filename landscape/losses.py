@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from landscape.errors import ConfigurationError, DataError
 
@@ -34,7 +35,8 @@ class Loss:
         each: ``(outputs, targets) -> (sums, terms)`` per example, both (batch,), where it is known.
         classes: the targets are class labels, so that accuracy means something.
         ignored: the label that marks a term left out.
-        shaped: outputs with the classes in dimension 1, checked against the labels.
+        shaped: outputs with the classes in dimension 1.
+        check: raises a DataError where outputs and targets do not fit; dearer than the loss should be.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Loss:
     classes: bool = False
     ignored: int | None = None
     shaped: Callable[[Tensor, Tensor], Tensor] = lambda outputs, targets: outputs
+    check: Callable[[Tensor, Tensor], None] | None = None
 
 
 def resolve_loss(
@@ -65,6 +68,8 @@ def resolve_loss(
                 f"no loss is called {loss!r}", do=f"choose one of {', '.join(NAMES)}, or pass a callable"
             )
         loss = NAMES[loss]()
+    elif count is None and isinstance(loss, Hashable) and loss in _FUNCTIONS:
+        loss = _FUNCTIONS[loss]()
     elif not callable(loss):
         raise ConfigurationError(
             "the loss must be a name, a torch loss or a callable", found=type(loss).__name__
@@ -75,14 +80,33 @@ def resolve_loss(
 
 def _from_callable(loss: Callable[..., Tensor], count: Callable[[Any], float] | None) -> Loss:
     name = getattr(loss, "__name__", type(loss).__name__)
+    called = loss.forward if isinstance(loss, nn.Module) else loss
     counting = "count(batch)" if count else "examples"
     try:
-        first = next(iter(inspect.signature(loss).parameters), "")
+        first = next(iter(inspect.signature(called).parameters), "")
     except (TypeError, ValueError):
         first = ""
     whole = first == "model"
+    if isinstance(loss, nn.Module) and not whole:
+        loss = _Placed(loss)
     terms = count if whole or count is None else (lambda targets: count((None, targets)))
     return Loss(name, loss, counting=counting, terms=terms, whole=whole)
+
+
+class _Placed:
+    """A loss module, copied to the device and dtype of the outputs: its class weights must be there, too."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._copies: dict[tuple[torch.device, torch.dtype], nn.Module] = {}
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        if not isinstance(outputs, Tensor) or next(self._module.buffers(), None) is None:
+            return self._module(outputs, targets)
+        place = outputs.device, outputs.dtype
+        if place not in self._copies:
+            self._copies[place] = copy.deepcopy(self._module).to(*place)
+        return self._copies[place](outputs, targets)
 
 
 def _from_module(loss: nn.Module) -> Loss | None:
@@ -114,6 +138,8 @@ _ELEMENTWISE = (
 
 
 def _elementwise(loss: nn.Module, single: nn.Module) -> Loss:
+    name, mean, alone = type(loss).__name__, _Placed(loss), _Placed(single)
+
     def prepared(outputs: Tensor, targets: Tensor) -> Tensor:
         if outputs.shape != targets.shape:
             raise DataError(
@@ -124,14 +150,12 @@ def _elementwise(loss: nn.Module, single: nn.Module) -> Loss:
         return targets.to(outputs.dtype)
 
     def each(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        values = single(outputs, prepared(outputs, targets)).flatten(1) if outputs.ndim > 1 else None
-        if values is None:
-            values = single(outputs, prepared(outputs, targets))[:, None]
+        values = alone(outputs, prepared(outputs, targets)).reshape(len(outputs), -1)
         return values.sum(1), torch.full_like(values[:, 0], values.shape[1])
 
     return Loss(
-        type(loss).__name__,
-        lambda outputs, targets: loss(outputs, prepared(outputs, targets)),
+        name,
+        lambda outputs, targets: mean(outputs, prepared(outputs, targets)),
         counting="elements",
         terms=lambda targets: float(targets.numel()),
         each=each,
@@ -140,52 +164,69 @@ def _elementwise(loss: nn.Module, single: nn.Module) -> Loss:
 
 def _labelled(loss: nn.CrossEntropyLoss | nn.NLLLoss, single: nn.Module) -> Loss:
     """Class labels with ``ignore_index`` and class weights; the mean is over the labels' weights."""
+    name, mean, alone = type(loss).__name__, _Placed(loss), _Placed(single)
     weight, ignored = loss.weight, loss.ignore_index
 
     def label_weights(targets: Tensor) -> Tensor:
-        if targets.is_floating_point():  # probabilities: (batch, classes, …), one term for each position
+        if _probabilities(targets):  # (batch, classes, …): one term for each position
             return torch.ones_like(targets[:, 0])
         kept = targets != ignored
         if weight is None:
-            return kept.double()
-        return weight.to(targets.device).double()[targets.where(kept, 0)] * kept
+            return kept
+        return weight.to(targets.device).double()[targets.long().where(kept, 0)] * kept
 
     def shaped(outputs: Tensor, targets: Tensor) -> Tensor:
-        _check_labels(outputs, targets, ignored)
-        return _classes_second(outputs, targets)
+        return outputs if _probabilities(targets) else _classes_second(outputs, targets)
 
     def each(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        values = single(shaped(outputs, targets), targets)
+        values = alone(shaped(outputs, targets), _labels(targets))
         weights = label_weights(targets).to(values)
         return values.reshape(len(values), -1).sum(1), weights.reshape(len(values), -1).sum(1)
 
     masked = "unmasked labels" if weight is None else "class weights of the unmasked labels"
     return Loss(
-        type(loss).__name__,
-        lambda outputs, targets: loss(_classes_second(outputs, targets), targets),
+        name,
+        lambda outputs, targets: mean(shaped(outputs, targets), _labels(targets)),
         counting=masked,
         terms=lambda targets: float(label_weights(targets).sum()),
         each=each,
         classes=True,
         ignored=ignored,
         shaped=shaped,
+        check=lambda outputs, targets: _check_labels(shaped(outputs, targets), targets, ignored),
     )
+
+
+def _labels(targets: Tensor) -> Tensor:
+    """Labels as torch's losses want them; probabilities as they are."""
+    return targets if targets.is_floating_point() else targets.long()
+
+
+def _probabilities(targets: Tensor) -> bool:
+    """Whether the targets are class probabilities; one float an example is neither these nor labels."""
+    if not targets.is_floating_point():
+        return False
+    if targets.ndim < 2:
+        raise DataError(
+            "class labels must be integers",
+            found=f"targets {tuple(targets.shape)} {str(targets.dtype).removeprefix('torch.')}",
+            do="give labels as y.long(), or use mse or bce_with_logits for real targets",
+        )
+    return True
 
 
 def _classes_second(outputs: Tensor, targets: Tensor) -> Tensor:
     """Outputs as torch wants them, (batch, classes, …); language models give (batch, tokens, classes)."""
-    if targets.is_floating_point() or outputs.ndim < 3:
-        return outputs
-    if outputs.shape[:1] + outputs.shape[2:] == targets.shape:
+    if outputs.ndim < 3 or outputs.shape[:1] + outputs.shape[2:] == targets.shape:
         return outputs
     return outputs.movedim(-1, 1) if outputs.shape[:-1] == targets.shape else outputs
 
 
 def _check_labels(outputs: Tensor, targets: Tensor, ignored: int) -> None:
-    if targets.is_floating_point():
+    """Labels within the classes, which are in dimension 1 of the outputs."""
+    if targets.is_floating_point() or outputs.ndim < 2:
         return
-    classes = _classes_second(outputs, targets).shape[1] if outputs.ndim > 1 else outputs.shape[0]
-    kept = targets[targets != ignored]
+    classes, kept = outputs.shape[1], targets[targets != ignored]
     if kept.numel() and (int(kept.min()) < 0 or int(kept.max()) >= classes):
         raise DataError(
             f"labels are out of range: the model has {classes} outputs",
@@ -200,4 +241,16 @@ NAMES: dict[str, Callable[[], nn.Module]] = {
     "mse": nn.MSELoss,
     "bce_with_logits": nn.BCEWithLogitsLoss,
     "nll": nn.NLLLoss,
+}
+
+#: The same as functions of torch, whose terms are then known, too.
+_FUNCTIONS: dict[Callable[..., Tensor], Callable[[], nn.Module]] = {
+    functional.cross_entropy: nn.CrossEntropyLoss,
+    functional.nll_loss: nn.NLLLoss,
+    functional.mse_loss: nn.MSELoss,
+    functional.l1_loss: nn.L1Loss,
+    functional.smooth_l1_loss: nn.SmoothL1Loss,
+    functional.huber_loss: nn.HuberLoss,
+    functional.binary_cross_entropy_with_logits: nn.BCEWithLogitsLoss,
+    functional.binary_cross_entropy: nn.BCELoss,
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,10 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from landscape.data import Batch, Data, examples_in, map_tensors, read_data, tensors_in
+from landscape.data import (
+    Batch,
+    Data,
+    examples_in,
+    inputs_of,
+    map_tensors,
+    read_data,
+    rows_of,
+    targets_of,
+)
 from landscape.errors import ComputationError, ConfigurationError, DataError, LandscapeError
 from landscape.losses import Loss, resolve_loss
 from landscape.machine import (
@@ -23,8 +29,17 @@ from landscape.machine import (
     brief,
     compute_device,
     compute_dtype,
-    full_precision,
-    is_out_of_memory,
+    exact_arithmetic,
+    preserved_randomness,
+)
+from landscape.models import (
+    batch_statistics,
+    call_model,
+    cast,
+    explained,
+    own_copy,
+    random_modules,
+    training_modules,
 )
 from landscape.parameters import Selection, select_parameters
 from landscape.results import CheckpointReference
@@ -34,20 +49,28 @@ __all__ = ["Evaluation", "Piece", "Problem"]
 
 @dataclass(frozen=True)
 class Piece:
-    """Some examples on the device, in the model's dtype, with the number of loss terms in them."""
+    """Some examples on the device, in the model's dtype, with the number of loss terms in them.
+
+    ``first`` is the number of the first of them in the data.
+    """
 
     batch: Batch
     examples: int
     terms: float
+    first: int = 0
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The loss over the data at the weights; ``gradient`` is (n,) float64, ``accuracy`` None without labels."""
+    """The loss over the data at the weights; ``gradient`` is (n,) float64, ``accuracy`` None without labels.
+
+    ``unused`` names the measured parameters that the loss does not depend on: their derivatives are zero.
+    """
 
     loss: float
     gradient: Tensor
     accuracy: float | None
+    unused: tuple[str, ...] = ()
 
 
 class Problem:
@@ -101,9 +124,12 @@ class Problem:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ConfigurationError("the model must be a torch.nn.Module", found=type(model).__name__)
+        for name, number in (("batch_size", batch_size), ("samples", samples)):
+            if number is not None and number < 1:
+                raise ConfigurationError(f"{name} must be at least 1", found=str(number))
         self.device = compute_device(device)
         self.dtype, notes = compute_dtype(model, dtype)
-        self.model = _own_copy(model).to(self.device, self.dtype).train(train_mode)
+        self.model = cast(own_copy(model), self.device, self.dtype).train(train_mode)
         self.loss: Loss = resolve_loss(loss, count)
         self.train_mode, self.weight_decay, self.threads = train_mode, weight_decay, threads
         self.memory = memory or available_memory(self.device) // 2
@@ -156,7 +182,7 @@ class Problem:
         if self.loss.terms is None:
             return float(examples_in(batch))
         try:
-            return float(self.loss.terms(batch if self.loss.whole else _targets(batch)))
+            return float(self.loss.terms(batch if self.loss.whole else targets_of(batch)))
         except LandscapeError:
             raise
         except Exception as error:
@@ -172,17 +198,36 @@ class Problem:
         """
         if self.train_mode or size is None:
             size = self.batch_size or self.examples
+        first = 0
         for batch in self.data.pieces(size):
-            yield from self._piece(batch)
+            yield from self._piece(batch, first)
+            first += examples_in(batch)
 
-    def _piece(self, batch: Batch) -> Iterator[Piece]:
+    def _piece(self, batch: Batch, first: int) -> Iterator[Piece]:
         terms = self._terms(batch)
         if terms > 0:
-            yield Piece(map_tensors(self._place, batch), examples_in(batch), terms)
+            yield Piece(map_tensors(self._place, batch), examples_in(batch), terms, first)
+
+    def sample(self, size: int) -> Piece:
+        """A piece of at most ``size`` examples, evenly spread over data in memory; else the first with terms.
+
+        In train mode it is the first statistical batch.
+
+        Raises:
+            DataError: every term is left out.
+        """
+        assert self.terms
+        batches = self.data.batches
+        if batches is not None and len(batches) == 1 and not self.train_mode:
+            count = min(size, self.examples)
+            spread = rows_of(batches[0], torch.arange(count) * self.examples // count)
+            if piece := next(self._piece(spread, 0), None):
+                return piece
+        return next(self.pieces(size))
 
     def cut(self, piece: Piece, rows: slice | Tensor) -> Iterator[Piece]:
         """Some examples of a piece (none if they have no terms)."""
-        yield from self._piece(map_tensors(lambda tensor: tensor[rows], piece.batch))
+        yield from self._piece(rows_of(piece.batch, rows), piece.first)
 
     def recast(self, piece: Piece) -> Piece:
         """A piece of a twin problem in this one's dtype."""
@@ -192,52 +237,48 @@ class Problem:
         dtype = self.dtype if tensor.is_floating_point() else None
         return tensor.to(self.device, dtype, non_blocking=True)
 
-    @contextlib.contextmanager
-    def arithmetic(self) -> Iterator[None]:
-        """Full precision, double-differentiable kernels, no autocast; everything as before afterwards."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if torch.is_autocast_enabled(self.device.type):
-                stack.enter_context(torch.autocast(self.device.type, enabled=False))
-            if self.device.type == "cuda":
-                recurrent = any(isinstance(module, nn.RNNBase) for module in self.model.modules())
-                stack.enter_context(full_precision(cudnn=not recurrent))
-            if self.train_mode:
-                stack.enter_context(self._frozen_statistics())
-            yield
+    def arithmetic(self) -> contextlib.AbstractContextManager[None]:
+        """What evaluations and products run under, see :func:`landscape.machine.exact_arithmetic`."""
+        return exact_arithmetic(self.device, cudnn=not self._recurrent)
+
+    @cached_property
+    def _recurrent(self) -> bool:
+        return any(isinstance(module, nn.RNNBase) for module in self.model.modules())
 
     @contextlib.contextmanager
     def _frozen_statistics(self) -> Iterator[None]:
-        """In train mode: dropout drawn from a fixed seed, running statistics put back afterwards."""
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        """In train mode: dropout drawn from a fixed seed, running statistics changed on copies only."""
+        owners = [(m._buffers, name) for m in self.model.modules() for name in m._buffers]
+        before = [owner[name] for owner, name in owners]
+        with preserved_randomness():
             torch.manual_seed(0)
             try:
+                for (owner, name), buffer in zip(owners, before, strict=True):
+                    owner[name] = None if buffer is None else buffer.clone()
                 yield
             finally:
-                for buffer, saved in buffers:
-                    buffer.copy_(saved)
+                for (owner, name), buffer in zip(owners, before, strict=True):
+                    owner[name] = buffer
 
     def piece_loss(self, piece: Piece) -> Tensor:
         """The piece's share of the data set's loss, a scalar in ``dtype``: its mean times its share of terms."""
         return self._mean(piece)[0] * (piece.terms / self.terms)
 
-    def _mean(self, piece: Piece) -> tuple[Tensor, Tensor | None]:
-        """(mean loss over the piece, model outputs if there are any)."""
+    def _mean(self, piece: Piece, check: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(mean loss over the piece, model outputs if there are any); ``check`` looks at the labels, too."""
         try:
-            if self.loss.whole:
-                outputs, mean = None, self.loss.mean(self.model, piece.batch)
-            else:
-                outputs = self.outputs(piece.batch)
-                mean = self.loss.mean(outputs, _targets(piece.batch))
+            with self._frozen_statistics() if self.train_mode else contextlib.nullcontext():
+                if self.loss.whole:
+                    outputs, mean = None, self.loss.mean(self.model, piece.batch)
+                else:
+                    outputs, targets = call_model(self.model, inputs_of(piece.batch)), targets_of(piece.batch)
+                    if check and self.loss.check is not None:
+                        self.loss.check(outputs, targets)
+                    mean = self.loss.mean(outputs, targets)
         except LandscapeError:
             raise
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
-            raise self._explain(error, piece) from error
+            raise explained(error, piece.batch) from error
         if not isinstance(mean, Tensor) or mean.numel() != 1:
             raise ConfigurationError(
                 f"the loss {self.loss.name} must return one number, a mean",
@@ -245,44 +286,12 @@ class Problem:
             )
         return mean.reshape(()), outputs
 
-    def outputs(self, batch: Batch) -> Tensor:
-        """The model's outputs for a batch ``(inputs, targets)``."""
-        return call_model(self.model, _inputs(batch))
-
     def outputs_at(self, piece: Piece, weights: Tensor) -> Tensor:
         """The model's outputs for a piece with other weights, flat (n,); the model is not changed."""
         layout = self.selection.layout
         named = dict(zip(layout.names, layout.split(weights), strict=True))
-        inputs = _inputs(piece.batch)
-        if isinstance(inputs, Mapping):
-            return functional_call(self.model, named, (), dict(inputs))
-        return functional_call(
-            self.model, named, tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
-        )
-
-    def _explain(self, error: Exception, piece: Piece) -> Exception:
-        """A user's error out of the model's or the loss's own."""
-        if is_out_of_memory(error):
-            return error
-        shapes = [f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in tensors_in(piece.batch)]
-        inputs = tensors_in(piece.batch)[:1]
-        if (
-            inputs
-            and not inputs[0].is_floating_point()
-            and "dtype" in str(error).lower().replace("scalar type", "dtype")
-        ):
-            return DataError(
-                "the model could not take the inputs: they are integers",
-                found=f"inputs {shapes[0]}; {brief(error)}",
-                do="give the data as floats, for example x.float() / 255",
-            )
-        if isinstance(error, IndexError) and "out of bounds" in str(error):
-            return DataError("labels are out of range of the model's outputs", found=brief(error))
-        return DataError(
-            "the model or the loss failed on a batch",
-            found=f"{brief(error)}; batch tensors {', '.join(shapes)}",
-            do="check that model, data and loss belong together; --debug shows where it failed",
-        )
+        outputs: Tensor = call_model(self.model, inputs_of(piece.batch), named)
+        return outputs
 
     def gradient_of(self, loss: Tensor, create_graph: bool = False) -> list[Tensor | None]:
         """Gradients of a scalar with respect to the measured parameters; None for those it does not use.
@@ -312,32 +321,34 @@ class Problem:
         """Loss, gradient and accuracy over the data in one pass (over ``pieces`` if given).
 
         Raises:
-            ComputationError: a loss or gradient that is not finite (names the piece).
+            ComputationError: a loss or gradient that is not finite (names the examples).
+            DataError: labels out of range.
         """
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
-        loss, right, labels, first = 0.0, 0, 0, 0
-        for piece in self.pieces() if pieces is None else pieces:
-            with self.arithmetic():
-                mean, outputs = self._mean(piece)
+        loss, right, labels, used = 0.0, 0, 0, [False] * len(self.selection.tensors)
+        with self.arithmetic():
+            for piece in self.pieces() if pieces is None else pieces:
+                mean, outputs = self._mean(piece, check=True)
                 parts = self.gradient_of(mean * (piece.terms / self.terms))
-            where = f"examples {first} to {first + piece.examples - 1}"
-            self.check_finite(mean, parts, where)
-            first += piece.examples
-            self.add_flat(total, parts)
-            loss += float(mean.detach().double()) * (piece.terms / self.terms)
-            hits, seen = self._hits(outputs, piece)
-            right, labels = right + hits, labels + seen
+                self.check_finite(piece, mean, parts)
+                self.add_flat(total, parts)
+                loss += float(mean.detach().double()) * (piece.terms / self.terms)
+                hits, seen = self._hits(outputs, piece)
+                right, labels = right + hits, labels + seen
+                used = [known or part is not None for known, part in zip(used, parts, strict=True)]
         if self.weight_decay:
             weights = self.selection.flat().double()
             total += self.weight_decay * weights
             loss += self.weight_decay / 2 * float(weights @ weights)
-        return Evaluation(loss, total, right / labels if labels else None)
+        unused = tuple(name for name, use in zip(self.selection.layout.names, used, strict=True) if not use)
+        return Evaluation(loss, total, right / labels if labels else None, unused)
 
-    def check_finite(self, loss: Tensor, gradient: Sequence[Tensor | None], where: str) -> None:
+    def check_finite(self, piece: Piece, loss: Tensor, gradient: Sequence[Tensor | None]) -> None:
         """Raise a :class:`ComputationError` unless loss and gradient are finite."""
+        where = f"examples {piece.first} to {piece.first + piece.examples - 1}"
         if not bool(torch.isfinite(loss)):
             raise ComputationError(
-                f"the loss is {float(loss)} on {where}",
+                f"the loss is {float(loss)} on {self._not_finite(piece) or where}",
                 do="look at those examples, at the checkpoint for NaN weights, or compute with --dtype float64",
             )
         if not all(bool(torch.isfinite(part).all()) for part in gradient if part is not None):
@@ -346,11 +357,22 @@ class Problem:
                 do="look for sqrt, norm or log at zero in the model or the loss",
             )
 
+    def _not_finite(self, piece: Piece) -> str:
+        """The examples of a piece whose own loss is not finite, where it is known; else nothing."""
+        if self.loss.each is None:
+            return ""
+        with torch.no_grad():
+            sums, _ = self.loss.each(call_model(self.model, inputs_of(piece.batch)), targets_of(piece.batch))
+        rows = (~torch.isfinite(sums)).nonzero()[:, 0].tolist()
+        shown = ", ".join(str(piece.first + row) for row in rows[:5])
+        more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+        return f"{'examples' if len(rows) > 1 else 'example'} {shown}{more}" if rows else ""
+
     def _hits(self, outputs: Tensor | None, piece: Piece) -> tuple[int, int]:
         """(labels predicted right, labels), (0, 0) where the targets are not class labels."""
         if outputs is None or not self.loss.classes:
             return 0, 0
-        targets = _targets(piece.batch)
+        targets = targets_of(piece.batch)
         if targets.is_floating_point():
             return 0, 0
         predicted = self.loss.shaped(outputs.detach(), targets).argmax(1)
@@ -358,24 +380,48 @@ class Problem:
         return int(((predicted == targets) & kept).sum()), int(kept.sum())
 
     def check_deterministic(self) -> None:
-        """Forward the first few examples twice: the losses must agree to rounding.
+        """Evaluate a few examples twice, and in parts: a function of the weights, and a mean over examples?
 
         Raises:
-            ComputationError: they do not (dropout switched on by hand, noise, time).
+            ComputationError: random (dropout switched on by hand, noise), in train mode by itself, or
+                examples that depend on each other (batch statistics, a sum instead of a mean).
         """
         if self.train_mode:
             return
-        piece = next(iter(self.pieces(min(self.examples, 16))))
-        with self.arithmetic(), torch.no_grad():
-            first, again = (float(self._mean(piece)[0].double()) for _ in range(2))
-        if not (math.isfinite(first) and math.isfinite(again)):
-            return  # reported with the examples' names by the measurement itself
-        if abs(first - again) > 100 * torch.finfo(self.dtype).eps * max(abs(first), abs(again)):
+        piece = self.sample(16)
+        third = max(1, piece.examples // 3)
+        parts = [*self.cut(piece, slice(0, third)), *self.cut(piece, slice(third, None))]
+        with self.arithmetic(), torch.no_grad(), preserved_randomness():
+            first, again = (float(self._mean(piece, check=True)[0]) for _ in range(2))
+            means = [float(self._mean(part)[0]) for part in parts]
+        if modules := training_modules(self.model):
+            raise ComputationError(
+                "the model is in train mode although it was put in eval mode",
+                found=", ".join(modules[:3]),
+                do="remove train() from its forward(), or ask for train mode",
+            )
+        eps, scale = torch.finfo(self.dtype).eps, max(abs(first), abs(again), *map(abs, means))
+        if abs(first - again) > 100 * eps * scale:
             raise ComputationError(
                 "the loss is not deterministic: the same examples gave two losses",
-                found=f"{first:.9g} and {again:.9g} in {'train' if self.train_mode else 'eval'} mode",
-                do=f"switch off {_random_modules(self.model)} while measuring",
+                found=f"{first:.9g} and {again:.9g} in eval mode",
+                do=f"switch off {random_modules(self.model)} while measuring",
             )
+        mean = sum(m * part.terms for m, part in zip(means, parts, strict=True)) / piece.terms
+        if abs(first - mean) > 1e4 * eps * scale:
+            raise ComputationError(
+                f"the loss of {piece.examples} examples is not the mean of its parts' losses, "
+                f"weighted by {self.loss.counting}",
+                found=f"{first:.6g}, and {mean:.6g} from parts of {' and '.join(str(p.examples) for p in parts)}",
+                do=self._what_couples(),
+            )
+
+    def _what_couples(self) -> str:
+        if layers := batch_statistics(self.model):
+            return f"{', '.join(layers[:3])} use batch statistics: set track_running_stats, or ask for train mode"
+        return (
+            "return a mean, say over how many terms with count(batch), or ask for train mode and a batch_size"
+        )
 
     def check_expected(self, loss: float) -> None:
         """Raise a :class:`DataError` if ``expect_loss`` was given and ``loss`` is not it, to 1 %."""
@@ -386,56 +432,14 @@ class Problem:
                 do="check data, their preprocessing and order of classes, the loss, and eval or train mode",
             )
 
-    def in_double(self) -> Problem:
-        """The same problem in float64, on the same data (weights copied)."""
+    def in_dtype(self, dtype: torch.dtype) -> Problem:
+        """The same problem in another arithmetic, on the same data (weights copied)."""
+        if self.dtype == dtype:
+            return self
         twin = copy.copy(self)
-        twin.dtype = torch.float64
-        twin.model = copy.deepcopy(self.model).to(torch.float64)
+        twin.dtype = dtype
+        twin.model = cast(copy.deepcopy(self.model), self.device, dtype)
         chosen = dict(twin.model.named_parameters())
         names = self.selection.layout.names
         twin.selection = replace(self.selection, tensors=tuple(chosen[name] for name in names))
         return twin
-
-
-def call_model(model: nn.Module, inputs: Any) -> Any:
-    """A model on a batch's inputs: positional for a tuple, by keyword for a mapping."""
-    if isinstance(inputs, tuple | list):
-        return model(*inputs)
-    return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
-
-
-def _pair(batch: Batch) -> tuple[Any, Any]:
-    if isinstance(batch, list | tuple) and len(batch) == 2:
-        return batch[0], batch[1]
-    found = f"a {type(batch).__name__}" + (f" of {len(batch)}" if hasattr(batch, "__len__") else "")
-    raise DataError(
-        "batches must be pairs (inputs, targets)",
-        found=found,
-        do="for other batches pass a loss(model, batch) callable",
-    )
-
-
-def _inputs(batch: Batch) -> Any:
-    return _pair(batch)[0]
-
-
-def _targets(batch: Batch) -> Any:
-    return _pair(batch)[1]
-
-
-def _own_copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise ConfigurationError(
-            "the model cannot be copied, and landscape does not work on yours itself",
-            found=brief(error),
-            do="remove what deepcopy cannot copy (old weight_norm: use torch.nn.utils.parametrizations)",
-        ) from error
-
-
-def _random_modules(model: nn.Module) -> str:
-    """What in the model may be random, by name."""
-    kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.MultiheadAttention)
-    named = [f"{name} ({type(m).__name__})" for name, m in model.named_modules() if isinstance(m, kinds)]
-    return "what is random in forward()" + (f", perhaps {', '.join(named[:3])}" if named else "")

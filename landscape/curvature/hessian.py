@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.strategy import Strategy
-from landscape.errors import ComputationError
+from landscape.errors import ComputationError, LandscapeError
 from landscape.linalg.operator import norm
 from landscape.machine import brief, is_out_of_memory
 from landscape.problem import Piece, Problem
@@ -19,9 +20,8 @@ __all__ = ["HessianOperator"]
 
 @dataclass(frozen=True)
 class _Graph:
-    """A piece's first-order graph: the loss and the gradients that depend on the weights any further."""
+    """A piece's first-order graph: the gradients that depend on the weights any further, and where they go."""
 
-    loss: float
     gradients: tuple[Tensor, ...]
     where: tuple[int, ...]
 
@@ -42,6 +42,7 @@ class HessianOperator:
         self.size, self.dtype, self.device = problem.size, problem.dtype, problem.device
         self.products = self.passes = 0
         self._kept: list[_Graph] | None = None
+        self._pieces: list[Piece] | None = None
 
     def apply(self, vectors: Tensor) -> Tensor:
         """Products with the rows of ``vectors`` (m, n); (m, n) float64.
@@ -51,10 +52,11 @@ class HessianOperator:
         """
         out = torch.zeros(vectors.shape, dtype=torch.float64, device=self.device)
         rows = [self.problem.selection.layout.split(vector) for vector in vectors]
-        for graph, kept in self._graphs():
-            for i, row in enumerate(rows):
-                last = not kept and i == len(rows) - 1
-                self.problem.add_flat(out[i], differentiate(self.problem, graph, row, retain=not last))
+        with self.problem.arithmetic():
+            for graph, kept in self._graphs():
+                for i, row in enumerate(rows):
+                    last = not kept and i == len(rows) - 1
+                    self.problem.add_flat(out[i], differentiate(self.problem, graph, row, retain=not last))
         if self.problem.weight_decay:
             out += self.problem.weight_decay * vectors.double()
         self.products += len(vectors)
@@ -72,14 +74,21 @@ class HessianOperator:
 
     def release(self) -> None:
         """Let the kept graphs go."""
-        self._kept = None
+        self._kept = self._pieces = None
+
+    def _cut(self) -> Iterable[Piece]:
+        """The data in pieces; cut once where the data are in memory."""
+        if self.problem.data.batches is None:
+            return self.problem.pieces(self.strategy.micro_batch)
+        if self._pieces is None:
+            self._pieces = list(self.problem.pieces(self.strategy.micro_batch))
+        return self._pieces
 
     def _graphs(self) -> Iterator[tuple[_Graph, bool]]:
         """Each piece's graph and whether it stays: the kept ones first, the others built on the way."""
         if self._kept is None:
-            pieces = self.problem.pieces(self.strategy.micro_batch)
             kept: list[_Graph] = []
-            for index, piece in enumerate(pieces):
+            for index, piece in enumerate(self._cut()):
                 graph = build_graph(self.problem, piece)
                 if index < self.strategy.kept_pieces:
                     kept.append(graph)
@@ -89,33 +98,32 @@ class HessianOperator:
         for graph in self._kept:
             yield graph, True
         if len(self._kept) < self.strategy.pieces:
-            for index, piece in enumerate(self.problem.pieces(self.strategy.micro_batch)):
+            for index, piece in enumerate(self._cut()):
                 if index >= len(self._kept):
                     yield build_graph(self.problem, piece), False
 
 
 def build_graph(problem: Problem, piece: Piece) -> _Graph:
-    """The first-order graph of a piece's share of the loss, ready to be differentiated again."""
+    """The first-order graph of a piece's share of the loss; to be called within ``problem.arithmetic()``."""
+    loss = problem.piece_loss(piece)
     try:
-        with problem.arithmetic():
-            loss = problem.piece_loss(piece)
-            gradients = problem.gradient_of(loss, create_graph=True)
+        gradients = problem.gradient_of(loss, create_graph=True)
     except RuntimeError as error:
         raise _explained(error) from error
     # A gradient that does not depend on the weights (a linear loss) has a zero Hessian.
-    where = tuple(i for i, g in enumerate(gradients) if g is not None and g.requires_grad)
-    chosen = tuple(gradients[i] for i in where)
-    return _Graph(float(loss.detach()), tuple(g for g in chosen if g is not None), where)
+    used = [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
+    return _Graph(tuple(g for _, g in used), tuple(i for i, _ in used))
 
 
 def products_on(problem: Problem, pieces: Iterable[Piece], vectors: Tensor) -> Tensor:
     """Hessian products over some pieces only (their shares of the data set's loss), (m, n) float64."""
     out = torch.zeros(vectors.shape, dtype=torch.float64, device=problem.device)
     rows = [problem.selection.layout.split(vector) for vector in vectors]
-    for piece in pieces:
-        graph = build_graph(problem, piece)
-        for i, row in enumerate(rows):
-            problem.add_flat(out[i], differentiate(problem, graph, row, retain=i < len(rows) - 1))
+    with problem.arithmetic():
+        for piece in pieces:
+            graph = build_graph(problem, piece)
+            for i, row in enumerate(rows):
+                problem.add_flat(out[i], differentiate(problem, graph, row, retain=i < len(rows) - 1))
     return out
 
 
@@ -126,14 +134,13 @@ def differentiate(
     if not graph.gradients:
         return [None] * len(row)
     try:
-        with problem.arithmetic():
-            return torch.autograd.grad(
-                graph.gradients,
-                problem.selection.tensors,
-                grad_outputs=[row[i] for i in graph.where],
-                retain_graph=retain,
-                allow_unused=True,
-            )
+        return torch.autograd.grad(
+            graph.gradients,
+            problem.selection.tensors,
+            grad_outputs=[row[i] for i in graph.where],
+            retain_graph=retain,
+            allow_unused=True,
+        )
     except RuntimeError as error:
         raise _explained(error) from error
 
@@ -141,37 +148,39 @@ def differentiate(
 def product_error(problem: Problem, vector: Tensor, micro_batch: int) -> float:
     """Estimate of ‖Ev‖, E the error of a product as computed, from a sample of the data.
 
-    In float32 the product is compared with one in float64 on the same examples; in float64, or where the
-    model does not run in float64, with one that has other piece boundaries. The sample's mean has at least
-    the relative error of the data's, whose sums are longer but average more. Twice the difference is
-    taken, as it is measured for one vector and one sample only.
+    The product in float32 is compared with the one in float64 on the same examples; to first order the error
+    of a float64 product is the same multiple of its own unit roundoff (Higham 2002, §3.1). Where the model
+    does not run in the other arithmetic, the product is compared with one that has other piece boundaries.
+    The sample's mean has at least the relative error of the data's, whose sums are longer but average more.
+    Twice the difference is taken, as it is measured for one vector and one sample only.
     """
     sample = _sample(problem, micro_batch)
-    terms = sum(piece.terms for piece in sample)
-    if not sample:
-        return 0.0
-    scale = problem.terms / terms
-    computed = products_on(problem, sample, vector.to(problem.dtype)[None])[0]
-    exact = None
-    if problem.dtype == torch.float32:
-        try:
-            twin = problem.in_double()
-            exact = products_on(twin, map(twin.recast, sample), vector.double()[None])[0]
-        except (RuntimeError, ComputationError) as error:
-            if is_out_of_memory(error):
-                raise
-    if exact is None:
-        halves = [half for piece in sample for half in _halves(problem, piece)]
-        exact = products_on(problem, halves, vector.to(problem.dtype)[None])[0]
-    return 2 * scale * norm(computed - exact)
+    found = _against_double(problem, sample, vector)
+    if found is None or not math.isfinite(found):
+        rows = vector.to(problem.dtype)[None]
+        halves = _halves(problem, sample)
+        found = norm((products_on(problem, [sample], rows) - products_on(problem, halves, rows))[0])
+    return 2 * problem.terms / sample.terms * found
 
 
-def _sample(problem: Problem, micro_batch: int) -> list[Piece]:
-    """A piece of about a thirty-second of the data (at least 2 examples), cut as products are."""
-    if problem.train_mode:
-        return [next(iter(problem.pieces()))]
-    size = min(max(2, problem.examples // 32), micro_batch, 256)
-    return [next(iter(problem.pieces(size)))]
+def _against_double(problem: Problem, sample: Piece, vector: Tensor) -> float | None:
+    """‖float32 − float64 product‖ in units of the problem's arithmetic; None if the model lacks either."""
+    try:
+        single = problem.in_dtype(torch.float32)
+        double = single.in_dtype(torch.float64)
+        low = single.recast(sample)
+        computed = products_on(single, [low], vector.float()[None])[0]
+        exact = products_on(double, [double.recast(low)], vector.float().double()[None])[0]
+    except (RuntimeError, LandscapeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return None
+    return norm(computed - exact) * torch.finfo(problem.dtype).eps / torch.finfo(torch.float32).eps
+
+
+def _sample(problem: Problem, micro_batch: int) -> Piece:
+    """A thirty-second of the data (at least 2 examples), cut as products are."""
+    return problem.sample(min(max(2, problem.examples // 32), micro_batch, 256))
 
 
 def _halves(problem: Problem, piece: Piece) -> Iterator[Piece]:
@@ -184,19 +193,17 @@ def _halves(problem: Problem, piece: Piece) -> Iterator[Piece]:
 
 
 def _explained(error: RuntimeError) -> Exception:
+    """What autograd says, in words; running out of memory stays what it is."""
     text = str(error)
     if is_out_of_memory(error):
         return error
+    advice = ""
     if "derivative" in text and ("not implemented" in text or "not differentiable" in text):
-        return ComputationError(
-            "the loss is not twice differentiable",
-            found=brief(error),
-            do="replace that operation by one with a second derivative (attention: use the math kernel)",
-        )
-    if "does not require grad" in text or "once_differentiable" in text or "differentiate twice" in text:
-        return ComputationError(
-            "the loss is not twice differentiable",
-            found=brief(error),
-            do="a custom autograd Function in the model must itself be differentiable",
-        )
-    return error
+        advice = "replace that operation by one with a second derivative"
+    elif "does not require grad" in text or "once_differentiable" in text or "differentiate twice" in text:
+        advice = "a custom autograd Function in the model must itself be differentiable"
+    if advice:
+        return ComputationError("the loss is not twice differentiable", found=brief(error), do=advice)
+    return ComputationError(
+        "the loss could not be differentiated", found=brief(error), do="--debug shows where it failed"
+    )

@@ -51,7 +51,7 @@ class Pairs:
 
     def vectors(self, basis: Tensor) -> Tensor:
         """The Ritz vectors as rows, (pairs, n) float64."""
-        weights = torch.from_numpy(np.ascontiguousarray(self.coordinates.T)).to(basis.device)
+        weights = torch.from_numpy(self.coordinates.T.copy()).to(basis.device)
         return combine(weights, basis[: weights.shape[1]])
 
 
@@ -112,15 +112,14 @@ def restart(krylov: Krylov, k: int, which: Which) -> None:
     H Q = Q₊ H̄ stays exact although noise makes it unsymmetric.
     """
     m = krylov.steps
-    values = ritz_pairs(krylov).values
     wanted = wanted_count(k, which, m)
-    keep = min(m - 1, max(wanted + (m - wanted) // 2, wanted))
-    kept = select(values, (keep + 1) // 2 if which == "both" else keep, which)
+    # Noise can pair eigenvalues up as complex ones, which stay or go together: one more than asked may stay.
+    keep = min(m - 2, wanted + (m - wanted) // 2)
     schur, rotation = scipy.linalg.schur(krylov.projected)
-    diagonal = np.diag(schur)
-    order = np.empty(m, dtype=int)
-    order[np.argsort(-diagonal, kind="stable")] = np.arange(m)
-    chosen = np.isin(order, kept).astype(np.int32)
+    descending = np.argsort(-np.diag(schur), kind="stable")
+    kept = select(np.diag(schur)[descending], keep // 2 if which == "both" else keep, which)
+    chosen = np.zeros(m, dtype=np.int32)
+    chosen[descending[kept]] = 1
     schur, rotation, *_, size, _, _, info = scipy.linalg.lapack.dtrsen(chosen, schur, rotation, job=b"N")
     if info != 0:
         raise ArithmeticError(f"LAPACK dtrsen could not reorder the Schur form (info {info})")
@@ -133,7 +132,7 @@ def restart(krylov: Krylov, k: int, which: Which) -> None:
     krylov.coefficients[:size, :size] = schur[:size, :size]
     krylov.coefficients[size, :size] = last
     rows = combine(
-        torch.from_numpy(np.ascontiguousarray(leading.T)).to(krylov.basis.device), krylov.basis[:m]
+        torch.from_numpy(leading.T.copy()).to(krylov.basis.device), krylov.basis[:m]
     )
     krylov.basis[:size] = rows
     krylov.basis[size] = krylov.basis[m].clone()
@@ -159,8 +158,13 @@ def eigenpairs(
     Args:
         floor: what a product can be wrong by, asked for at each step.
         fresh: the i-th random vector (n,), for invariant subspaces.
+
+    Raises:
+        ValueError: the basis is shorter than the space and has no room for two vectors more than wanted.
     """
     needed = wanted_count(k, which, operator.size)
+    if krylov.capacity < min(operator.size, needed + 2):
+        raise ValueError(f"a basis of {krylov.capacity} vectors is too short for {needed} pairs")
     if krylov.steps == krylov.capacity and not krylov.exhausted:
         restart(krylov, k, which)
     for state in tridiagonalise(operator, krylov, fresh):

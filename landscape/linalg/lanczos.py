@@ -21,7 +21,7 @@ from torch import Tensor
 
 from landscape.linalg.operator import Operator, norm
 
-__all__ = ["Krylov", "combine", "orthogonalise", "tridiagonalise"]
+__all__ = ["Krylov", "combine", "inner", "orthogonalise", "tridiagonalise"]
 
 #: Elements converted to float64 at once: small enough for a processor's cache, large enough for a GPU.
 _CHUNK = {"cpu": 1 << 17, "cuda": 1 << 25}
@@ -40,6 +40,14 @@ def combine(coefficients: Tensor, rows: Tensor) -> Tensor:
     out = coefficients.new_empty((*coefficients.shape[:-1], rows.shape[1]))
     for part in _columns(rows):
         out[..., part] = coefficients @ rows[:, part].double()
+    return out
+
+
+def inner(vectors: Tensor, rows: Tensor) -> Tensor:
+    """``vectors @ rows.T`` (l, m) in float64, for ``vectors`` (l, n) float64 and ``rows`` (m, n)."""
+    out = vectors.new_zeros((vectors.shape[0], rows.shape[0]))
+    for part in _columns(rows):
+        out += vectors[:, part] @ rows[:, part].double().T
     return out
 
 
@@ -110,11 +118,12 @@ class Krylov:
         return self.basis[self.steps]
 
     def extend(self, product: Tensor, fresh: Callable[[int], Tensor]) -> None:
-        """Take in the product with :meth:`next_vector`, float64 (n,), which is overwritten.
+        """Take in the product with :meth:`next_vector`, (n,) float64.
 
         ``fresh(i)`` gives the i-th random vector, for the case that the basis spans an invariant subspace.
         """
         m, n = self.steps, self.basis.shape[1]
+        product = product.clone()
         self.scale = max(self.scale, norm(product))
         column = orthogonalise(product, self.basis[: m + 1])
         length = norm(product)
@@ -130,7 +139,7 @@ class Krylov:
         if self.exhausted:
             self.basis[m + 1] = 0.0
             return
-        vector = fresh(self.breakdowns).to(self.basis.device)
+        vector = fresh(self.breakdowns).to(self.basis.device, torch.float64, copy=True)
         self.breakdowns += 1
         orthogonalise(vector, self.basis[: m + 1])
         self.basis[m + 1] = vector / norm(vector)

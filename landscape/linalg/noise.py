@@ -10,7 +10,7 @@ from torch import Tensor
 
 from landscape.linalg.operator import Operator, norm
 
-__all__ = ["repeated_error", "rounding_floor"]
+__all__ = ["noise_floor", "repeated_error", "rounding_floor"]
 
 #: Chance that the floor from repeated products is too low for one pair.
 _CHANCE = 1e-4
@@ -43,3 +43,13 @@ def rounding_floor(dtype: torch.dtype, scale: float, steps: int) -> float:
     """
     double = torch.finfo(torch.float64).eps
     return scale * (4 * torch.finfo(dtype).eps / 2 + 4 * double * math.sqrt(steps + 1))
+
+
+def noise_floor(dtype: torch.dtype, error: float, length: float, scale: float, steps: int) -> float:
+    """What any product so far can be wrong by, from the ``error`` of one product of this ``length``.
+
+    Errors grow with the products they belong to, so the error is carried over to products of length up to
+    ``scale``. ``length`` 0: not known, the error is taken as it is.
+    """
+    growth = max(1.0, scale / length) if length > 0 else 1.0
+    return error * growth + rounding_floor(dtype, scale, steps)

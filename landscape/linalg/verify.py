@@ -1,4 +1,4 @@
-"""A second look, from a random vector orthogonal to the pairs found.
+"""A second look, from random vectors orthogonal to the pairs found.
 
 A Krylov space sees one vector of each eigenspace only, so a repeated eigenvalue is found once; and a start
 vector may happen to be poor in an eigenvector. Products from a fresh random start in the complement of the
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.linalg.eigenpairs import Which, select, wanted_count
-from landscape.linalg.lanczos import Krylov, combine, orthogonalise, tridiagonalise
+from landscape.linalg.eigenpairs import Pairs, Which, has_converged, select, wanted_count
+from landscape.linalg.lanczos import Krylov, combine, inner, orthogonalise, tridiagonalise
 from landscape.linalg.operator import Operator, norm
 
 __all__ = ["Locked", "verify"]
@@ -24,10 +24,15 @@ __all__ = ["Locked", "verify"]
 
 @dataclass(frozen=True)
 class Locked:
-    """Orthonormal vectors (l, n) in the operator's dtype with their products (l, n) float64.
+    """Pairs whose residuals are measured: each from a product of its own.
 
-    ``values`` (l,) are their Rayleigh quotients, descending; ``residuals`` (l,) are ‖Hy − θy‖, taken from
-    the vectors themselves. ``products`` counts what was spent; ``passes_done`` the complements searched.
+    Attributes:
+        vectors: (l, n), orthonormal rows in the operator's dtype.
+        images: (l, n) float64, their products.
+        values: (l,) their Rayleigh quotients, descending.
+        residuals: (l,) ‖Hy − θy‖.
+        products: how many products were spent.
+        searched: how many searches of the complement are over.
     """
 
     vectors: Tensor
@@ -40,40 +45,17 @@ class Locked:
     @classmethod
     def measure(cls, operator: Operator, vectors: Tensor) -> Locked:
         """One product per vector (l, n), which are orthonormalised first."""
-        rows = torch.linalg.qr(vectors.double().T).Q.T.to(operator.dtype).contiguous()
-        return cls._rotated(rows, operator.apply(rows), products=len(rows))
+        rows = _orthonormal(vectors, operator.dtype)
+        return cls.rotated(rows, operator.apply(rows), products=len(rows))
 
     @classmethod
-    def _rotated(cls, rows: Tensor, images: Tensor, products: int) -> Locked:
-        """Rayleigh–Ritz in the span of ``rows``, whose products are ``images``."""
-        projected = combine(images, rows.T.contiguous()) if len(rows) else images.new_zeros((0, 0))
-        values, rotation = np.linalg.eigh(((projected + projected.T) / 2).cpu().numpy())
-        turn = torch.from_numpy(np.ascontiguousarray(rotation[:, ::-1].T)).to(rows.device)
+    def rotated(cls, rows: Tensor, images: Tensor, products: int, searched: int = 0) -> Locked:
+        """Rayleigh–Ritz in the span of orthonormal ``rows`` (l, n), whose products are ``images``."""
+        projected = inner(images, rows).cpu().numpy()
+        values, rotation = _descending(projected)
+        turn = torch.from_numpy(rotation.T.copy()).to(rows.device)
         vectors, images = combine(turn, rows).to(rows.dtype), turn @ images
-        residuals = [
-            norm(w - theta * y.double()) for w, theta, y in zip(images, values[::-1], vectors, strict=True)
-        ]
-        return cls(vectors, images, values[::-1].copy(), np.array(residuals), products)
-
-    def keep(self, indices: np.ndarray) -> Locked:
-        """Only these pairs."""
-        rows = torch.from_numpy(indices).to(self.vectors.device)
-        return replace(
-            self,
-            vectors=self.vectors[rows],
-            images=self.images[rows],
-            values=self.values[indices],
-            residuals=self.residuals[indices],
-        )
-
-
-def _merge(locked: Locked, krylov: Krylov, lead: int) -> Locked:
-    """Rayleigh–Ritz in the span of the locked vectors and those of the search (rows ``lead`` on)."""
-    m = krylov.steps
-    columns = torch.from_numpy(np.ascontiguousarray(krylov.coefficients[: m + 1, lead:m].T))
-    found_images = combine(columns.to(krylov.basis.device), krylov.basis[: m + 1])
-    rows = torch.cat([locked.vectors, krylov.basis[lead:m]])
-    return Locked._rotated(rows, torch.cat([locked.images, found_images]), locked.products)
+        return cls(vectors, images, values, _residuals(vectors, images, values), products, searched)
 
 
 def verify(
@@ -87,64 +69,34 @@ def verify(
     floor: float,
     start: Callable[[int, int], Tensor],
 ) -> Iterator[tuple[Locked, bool]]:
-    """Search complements of the pairs, ``steps`` products each, until one holds nothing that is wanted.
+    """Search complements of the pairs, ``steps`` ≥ 1 products each, until one holds nothing that is wanted.
 
     A search goes on beyond ``steps`` while it holds a pair that belongs among the wanted ones but has not
-    converged. Yields, after each product, the pairs as they stand and whether all is done; the caller
-    limits the number of products.
+    converged. If it changes the pairs, they are measured anew, and the complement is searched again. Yields,
+    after each product, the pairs as they stand and whether all is done; the caller limits the number of
+    products. Every search but the last replaces a wanted value by one that provably differs, or brings
+    unconverged pairs nearer, so there are only so many.
 
     Args:
         start: random vectors (n,) float64, by number of the search and of the vector in it.
     """
     size = operator.size
-    while True:
-        lead = len(locked.values)
-        if lead >= size or steps == 0:
-            yield locked, True
-            return
-        room = min(size - lead, max(4 * steps, 64))
-        search = locked.searched
-        krylov = _complement(operator, locked, start(search, 0), room)
-        spent, better = 0, locked
-        fresh = partial(_later, start, search)
-        for state in tridiagonalise(operator, krylov, fresh):
+    wanted = wanted_count(k, which, size)
+    while len(locked.values) < size:
+        spent, room = locked.products, min(size - len(locked.values), max(4 * steps, 64))
+        krylov = _complement(operator, locked, partial(start, locked.searched), room)
+        lead = krylov.steps
+        for state in tridiagonalise(operator, krylov, partial(_later, start, locked.searched)):
             spent += 1
-            full = state.exhausted or state.steps == state.capacity
-            if spent < min(steps, room) and not full:
-                yield replace(locked, products=locked.products + spent), False
-                continue
-            merged = _merge(locked, state, lead)
-            better = merged.keep(select(merged.values, k, which))
-            settled = better.residuals <= np.maximum(tol * np.abs(better.values), floor)
-            if settled.all() or full:
-                break
-            yield replace(locked, products=locked.products + spent), False
-        changed = _changed(locked, better, k, which, floor, tol)
-        locked = replace(better, products=locked.products + spent, searched=locked.searched + 1)
-        complete = len(locked.values) == wanted_count(k, which, size)
-        yield locked, not changed and complete
-        if not changed and complete:
+            full = state.steps == state.capacity
+            if full or state.steps - lead >= steps:
+                better, vectors = _merged(locked, state, k, which)
+                if full or has_converged(better, tol, floor).all():
+                    break
+            yield replace(locked, products=spent), False
+        settled = len(locked.values) == wanted and bool(has_converged(_pairs(locked), tol, floor).all())
+        if settled and not _differ(_pairs(locked), better, floor):
+            yield replace(locked, products=spent, searched=locked.searched + 1), True
             return
-
-
-def _complement(operator: Operator, locked: Locked, vector: Tensor, room: int) -> Krylov:
-    """A decomposition that goes on from the locked vectors with ``vector``, made orthogonal to them."""
-    lead = len(locked.values)
-    krylov = Krylov.start(operator, vector, lead + room)
-    first = vector.to(operator.device)
-    orthogonalise(first, locked.vectors)
-    krylov.basis[:lead], krylov.basis[lead] = locked.vectors, first / norm(first)
-    krylov.steps, krylov.scale = lead, float(np.abs(locked.values).max(initial=0.0))
-    return krylov
-
-
-def _later(start: Callable[[int, int], Tensor], search: int, breakdown: int) -> Tensor:
-    return start(search, 1 + breakdown)
-
-
-def _changed(before: Locked, after: Locked, k: int, which: Which, floor: float, tol: float) -> bool:
-    """Whether the search brought in a pair that was not there: the wanted values moved by more than errors."""
-    if len(before.values) != len(after.values):
-        return True
-    allowed = before.residuals + floor + np.maximum(tol * np.abs(before.values), floor)
-    return bool((np.abs(before.values - after.values) > allowed).any())
+        ...
+    yield locked, True

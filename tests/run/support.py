@@ -50,7 +50,7 @@ class Listener:
 def landscape(*arguments: str, output: Path) -> list[str]:
     """The command line of ``landscape eigen mlp-sgd.pt`` writing to ``output``."""
     return [
-        *(sys.executable, "-m", "landscape_cli.app", "eigen", "mlp-sgd.pt"),
+        *(sys.executable, "-m", "landscape_cli", "eigen", "mlp-sgd.pt"),
         *arguments,
         *("-o", str(output)),
     ]

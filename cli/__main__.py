@@ -1,0 +1,5 @@
+"""``python -m landscape_cli`` is ``landscape``."""
+
+from .app import main
+
+main()
