@@ -140,7 +140,7 @@ def _inverse(numerator: float, value: float, error: float) -> str:
 def _missed(result: EigenResult) -> str:
     """What can be said about a larger (or smaller) eigenvalue that the iteration did not see."""
     if result.missed_epsilon is None:
-        return "not available (needs a random start and enough steps before the first restart)"
+        return f"not available: {result.missed_reason or 'it was not recorded'}"
     above, below = result.missed_above, result.missed_below
     bounds = [] if above is None else [f"λmax above {at_most(above)}"]
     bounds += [] if below is None else [f"λmin below {at_least(below)}"]

@@ -71,12 +71,15 @@ def exact_arithmetic(device: torch.device, cudnn: bool = True) -> Iterator[None]
         cudnn: False for recurrent nets, whose cuDNN kernels cannot be differentiated twice.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if not torch.is_grad_enabled():
+            stack.enter_context(torch.enable_grad())
         if torch.is_autocast_enabled(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(_highest_precision())
+        if torch.get_float32_matmul_precision() != "highest":
+            stack.enter_context(_highest_precision())
         if device.type == "cuda":
             stack.enter_context(
                 torch.backends.cudnn.flags(
@@ -89,9 +92,6 @@ def exact_arithmetic(device: torch.device, cudnn: bool = True) -> Iterator[None]
 @contextlib.contextmanager
 def _highest_precision() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
-    if before == "highest":
-        yield
-        return
     torch.set_float32_matmul_precision("highest")
     try:
         yield
@@ -103,7 +103,7 @@ def _highest_precision() -> Iterator[None]:
 def preserved_randomness() -> Iterator[None]:
     """The global generators of torch, NumPy and Python are as before afterwards."""
     own, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng(devices):
             yield

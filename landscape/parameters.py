@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +23,17 @@ class Layout:
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
 
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [shape.numel() for shape in self.shapes]
+
     @property
     def size(self) -> int:
-        return sum(shape.numel() for shape in self.shapes)
+        return sum(self._sizes)
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Views of a flat vector (n,), shaped as the parameters."""
-        sizes = [shape.numel() for shape in self.shapes]
-        parts = torch.split(vector, sizes)
+        parts = torch.split(vector, self._sizes)
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def slices(self) -> Iterator[tuple[str, slice]]:

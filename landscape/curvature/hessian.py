@@ -61,7 +61,7 @@ class HessianOperator:
             out += self.problem.weight_decay * vectors.double()
         self.products += len(vectors)
         self.passes += 1
-        if not bool(torch.isfinite(out).all()):
+        if not math.isfinite(float(out.sum())):
             raise ComputationError(
                 "a Hessian product is not finite although loss and gradient are",
                 do="look for sqrt, norm or log near zero in the model or the loss, or use --dtype float64",

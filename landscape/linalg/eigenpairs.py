@@ -89,9 +89,9 @@ def select(values: np.ndarray, k: int, which: Which) -> np.ndarray:
     return np.sort(np.argsort(-np.abs(values), kind="stable")[:k])
 
 
-def has_converged(pairs: Pairs, tol: float, floor: float) -> np.ndarray:
+def has_converged(values: np.ndarray, residuals: np.ndarray, tol: float, floor: float) -> np.ndarray:
     """Residual ≤ max(tol·|θ|, floor), for each pair."""
-    return pairs.residuals <= np.maximum(tol * np.abs(pairs.values), floor)
+    return residuals <= np.maximum(tol * np.abs(values), floor)
 
 
 def basis_size(k: int, which: Which, size: int, bytes_available: int, itemsize: int) -> int:
@@ -131,9 +131,7 @@ def restart(krylov: Krylov, k: int, which: Which) -> None:
     krylov.coefficients[:] = 0.0
     krylov.coefficients[:size, :size] = schur[:size, :size]
     krylov.coefficients[size, :size] = last
-    rows = combine(
-        torch.from_numpy(leading.T.copy()).to(krylov.basis.device), krylov.basis[:m]
-    )
+    rows = combine(torch.from_numpy(leading.T.copy()).to(krylov.basis.device), krylov.basis[:m])
     krylov.basis[:size] = rows
     krylov.basis[size] = krylov.basis[m].clone()
     krylov.basis[size + 1 :] = 0.0
@@ -170,7 +168,8 @@ def eigenpairs(
     for state in tridiagonalise(operator, krylov, fresh):
         every = ritz_pairs(state)
         pairs = every[select(every.values, k, which)]
-        done = len(pairs.values) >= needed and bool(has_converged(pairs, tol, floor(state)).all())
+        converged = has_converged(pairs.values, pairs.residuals, tol, floor(state))
+        done = len(pairs.values) == needed and bool(converged.all())
         yield state, pairs, done or state.exhausted
         if done or state.exhausted:
             return

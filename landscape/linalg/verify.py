@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.linalg.eigenpairs import Pairs, Which, has_converged, select, wanted_count
+from landscape.linalg.eigenpairs import Which, has_converged, select, wanted_count
 from landscape.linalg.lanczos import Krylov, combine, inner, orthogonalise, tridiagonalise
 from landscape.linalg.operator import Operator, norm
 
@@ -72,10 +72,12 @@ def verify(
     """Search complements of the pairs, ``steps`` ≥ 1 products each, until one holds nothing that is wanted.
 
     A search goes on beyond ``steps`` while it holds a pair that belongs among the wanted ones but has not
-    converged. If it changes the pairs, they are measured anew, and the complement is searched again. Yields,
-    after each product, the pairs as they stand and whether all is done; the caller limits the number of
-    products. Every search but the last replaces a wanted value by one that provably differs, or brings
-    unconverged pairs nearer, so there are only so many.
+    converged. Pairs that it changed are measured anew, and their complement is searched in turn. Each search
+    but the last provably replaces an eigenvalue by another or halves the residuals of pairs that had not
+    converged, so there are only so many.
+
+    Yields, after each product, the pairs as they stand (those of the last search that is over) and whether
+    all is done; the caller limits the number of products.
 
     Args:
         start: random vectors (n,) float64, by number of the search and of the vector in it.
@@ -83,20 +85,103 @@ def verify(
     size = operator.size
     wanted = wanted_count(k, which, size)
     while len(locked.values) < size:
-        spent, room = locked.products, min(size - len(locked.values), max(4 * steps, 64))
-        krylov = _complement(operator, locked, partial(start, locked.searched), room)
-        lead = krylov.steps
-        for state in tridiagonalise(operator, krylov, partial(_later, start, locked.searched)):
-            spent += 1
-            full = state.steps == state.capacity
-            if full or state.steps - lead >= steps:
-                better, vectors = _merged(locked, state, k, which)
-                if full or has_converged(better, tol, floor).all():
-                    break
-            yield replace(locked, products=spent), False
-        settled = len(locked.values) == wanted and bool(has_converged(_pairs(locked), tol, floor).all())
-        if settled and not _differ(_pairs(locked), better, floor):
-            yield replace(locked, products=spent, searched=locked.searched + 1), True
+        better = locked
+        for better, over in _search(operator, locked, k, which, steps, tol, floor, start):
+            if not over:
+                yield replace(locked, products=better.products), False
+        same = len(locked.values) == wanted and not _differ(locked, better, floor)
+        if same and has_converged(locked.values, locked.residuals, tol, floor).all():
+            yield replace(locked, products=better.products, searched=better.searched), True
             return
-        ...
+        yield replace(locked, products=better.products), False
+        rows, images = _orthonormal(better.vectors, operator.dtype), torch.zeros_like(better.images)
+        for i, row in enumerate(rows):
+            images[i] = operator.apply(row[None])[0]
+            if i + 1 < len(rows):
+                yield replace(locked, products=better.products + i + 1), False
+        before = locked.residuals.max(initial=0.0)
+        locked = Locked.rotated(rows, images, better.products + len(rows), better.searched)
+        stalled = same and locked.residuals.max() > before / 2
+        yield locked, stalled
+        if stalled:
+            return
     yield locked, True
+
+
+def _search(
+    operator: Operator,
+    locked: Locked,
+    k: int,
+    which: Which,
+    steps: int,
+    tol: float,
+    floor: float,
+    start: Callable[[int, int], Tensor],
+) -> Iterator[tuple[Locked, bool]]:
+    """Search the complement once: (the pairs, not measured, with the products so far; whether it is over)."""
+    lead = len(locked.values)
+    krylov = _complement(operator, locked, start(locked.searched, 0), max(4 * steps, 64))
+    for state in tridiagonalise(operator, krylov, partial(_later, start, locked.searched)):
+        spent = locked.products + state.steps - lead
+        full = state.exhausted or state.steps == state.capacity
+        if state.steps - lead < steps and not full:
+            yield replace(locked, products=spent), False
+            continue
+        better = replace(_merged(locked, state, k, which), products=spent, searched=locked.searched + 1)
+        over = full or bool(has_converged(better.values, better.residuals, tol, floor).all())
+        yield better, over
+        if over:
+            return
+
+
+def _complement(operator: Operator, locked: Locked, vector: Tensor, room: int) -> Krylov:
+    """A decomposition that goes on from the locked vectors with ``vector``, made orthogonal to them."""
+    lead = len(locked.values)
+    krylov = Krylov.start(operator, vector, lead + room)
+    first = vector.to(operator.device, torch.float64, copy=True)
+    orthogonalise(first, locked.vectors)
+    krylov.basis[:lead], krylov.basis[lead] = locked.vectors, first / norm(first)
+    krylov.steps, krylov.scale = lead, float(np.abs(locked.values).max(initial=0.0))
+    return krylov
+
+
+def _later(start: Callable[[int, int], Tensor], search: int, breakdown: int) -> Tensor:
+    return start(search, 1 + breakdown)
+
+
+def _merged(locked: Locked, krylov: Krylov, k: int, which: Which) -> Locked:
+    """The wanted pairs by Rayleigh–Ritz in the span of the locked vectors and those of the search."""
+    lead, m = len(locked.values), krylov.steps
+    searched = krylov.coefficients[: m + 1, lead:m]
+    projected = np.concatenate([inner(locked.images, krylov.basis[:m]).cpu().numpy().T, searched[:m]], axis=1)
+    values, coordinates = _descending(projected)
+    chosen = select(values, k, which)
+    values, rows = values[chosen], coordinates[:, chosen].T.copy()
+    device = krylov.basis.device
+    vectors = combine(torch.from_numpy(rows).to(device), krylov.basis[:m]).to(krylov.basis.dtype)
+    images = torch.from_numpy(rows[:, :lead].copy()).to(device) @ locked.images
+    images += combine(torch.from_numpy(rows[:, lead:] @ searched.T).to(device), krylov.basis[: m + 1])
+    return Locked(vectors, images, values, _residuals(vectors, images, values))
+
+
+def _differ(before: Locked, after: Locked, floor: float) -> bool:
+    """Whether a wanted eigenvalue is provably another: its intervals before and after do not touch."""
+    touching = before.residuals + after.residuals + 2 * floor
+    return bool((np.abs(before.values - after.values) > touching).any())
+
+
+def _orthonormal(vectors: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.linalg.qr(vectors.double().T).Q.T.to(dtype).contiguous()
+
+
+def _descending(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, descending, and eigenvectors (columns) of the symmetric part."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return values[::-1].copy(), vectors[:, ::-1]
+
+
+def _residuals(vectors: Tensor, images: Tensor, values: np.ndarray) -> np.ndarray:
+    """‖Hy − θy‖ of each row."""
+    return np.array(
+        [norm(w - theta * y.double()) for w, theta, y in zip(images, values, vectors, strict=True)]
+    )

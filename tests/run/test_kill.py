@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from landscape.results import EigenResult
-from landscape.store import ResultFile
 from tests.run.support import LONG, assert_same_bits, start, stored
 
 

@@ -75,7 +75,13 @@ def find(
     krylov = Krylov.start(operator, vector, n if capacity is None else capacity)
     products, done = 0, False
     for _, pairs, done in eigenpairs(
-        operator, krylov, k=k, which=which, tol=tol, floor=floor, fresh=lambda i: gaussian(n, seed, "fresh", i)
+        operator,
+        krylov,
+        k=k,
+        which=which,
+        tol=tol,
+        floor=floor,
+        fresh=lambda i: gaussian(n, seed, "fresh", i),
     ):
         products += 1
         if products >= at_most:
@@ -104,7 +110,7 @@ def find(
         pairs = Pairs(locked.values, locked.residuals, np.zeros((0, 0)))
         vectors = locked.vectors.double()
     vectors = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    converged = has_converged(pairs, tol, level)
+    converged = has_converged(pairs.values, pairs.residuals, tol, level)
     return Found(
         pairs.values, pairs.residuals, vectors, level, converged, products, done, krylov, every, wanted
     )

@@ -25,7 +25,26 @@ def rotated(eigenvalues: np.ndarray, seed: int) -> Tensor:
 
 def digits_like(size: int, seed: int) -> np.ndarray:
     """Eigenvalues like those of a small trained classifier: a few outliers above a narrow bulk around zero."""
-    top = [2.9, 2.5, 2.2, 1.6, 1.03, 0.72, 0.64, 0.50, 0.42, 0.36, 0.30, 0.26, 0.22, 0.19, 0.16, 0.14, 0.12, 0.10]
+    top = [
+        2.9,
+        2.5,
+        2.2,
+        1.6,
+        1.03,
+        0.72,
+        0.64,
+        0.50,
+        0.42,
+        0.36,
+        0.30,
+        0.26,
+        0.22,
+        0.19,
+        0.16,
+        0.14,
+        0.12,
+        0.10,
+    ]
     bulk = np.random.default_rng(seed).normal(0.0, 0.02, size - len(top)).clip(-0.08, 0.08)
     return np.concatenate([top, np.sort(bulk)[::-1]])
 
@@ -42,7 +61,9 @@ class NoisyOperator(MatrixOperator):
 
     def apply(self, vectors: Tensor) -> Tensor:
         products = super().apply(vectors)
-        sigma = (self.share * torch.linalg.vector_norm(products, dim=1, keepdim=True) + self.absolute) / self.size**0.5
+        sigma = (
+            self.share * torch.linalg.vector_norm(products, dim=1, keepdim=True) + self.absolute
+        ) / self.size**0.5
         return products + sigma * torch.randn(products.shape, dtype=torch.float64, generator=self._generator)
 
     def error(self, vector: Tensor) -> float:
