@@ -19,6 +19,7 @@ from landscape.machine import brief, is_out_of_memory, preserved_randomness
 __all__ = [
     "Batch",
     "Data",
+    "Piece",
     "examples_in",
     "inputs_of",
     "joined",
@@ -75,7 +76,7 @@ def examples_in(batch: Batch) -> int:
         DataError: no tensors, or first dimensions that differ.
     """
     sizes = {t.shape[0] if t.ndim else 0 for t in tensors_in(batch)}
-    if len(sizes) != 1 or sizes == {0} and any(t.ndim == 0 for t in tensors_in(batch)):
+    if len(sizes) != 1 or (sizes == {0} and any(t.ndim == 0 for t in tensors_in(batch))):
         raise DataError(
             "a batch's tensors must share their first dimension, the examples",
             found=f"shapes {[tuple(t.shape) for t in tensors_in(batch)] or type(batch).__name__}",
@@ -110,6 +111,19 @@ def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Some examples on the device, in the model's dtype, with the number of loss terms in them.
+
+    ``first`` is the number of the first of them in the data.
+    """
+
+    batch: Batch
+    examples: int
+    terms: float
+    first: int = 0
+
+
+@dataclass(frozen=True)
 class Data:
     """A data set that has been read once.
 
@@ -130,7 +144,7 @@ class Data:
         return iter(self.batches) if self.batches is not None else read(self.source or ())
 
     def pieces(self, size: int | Callable[[], int]) -> Iterator[Batch]:
-        """The batches cut into pieces of at most ``size`` examples (or what it returns before each), in order."""
+        """The batches cut into pieces of at most ``size`` (or what it returns before each), in order."""
         for batch in self:
             count, first = examples_in(batch), 0
             while first < count:
@@ -145,32 +159,36 @@ def read(source: Iterable[Batch]) -> Iterator[Batch]:
     Raises:
         DataError: what the user's code raises while it reads.
     """
-    batches: Iterator[Batch] | None = None
+    batches = _batches(source)
     while True:
-        try:
-            with preserved_randomness():
-                batches = iter(source) if batches is None else batches
-                batch = next(batches)
-        except StopIteration:
+        with preserved_randomness():
+            batch = next(batches, None)
+        if batch is None:
             return
-        except LandscapeError:
+        yield batch
+
+
+def _batches(source: Iterable[Batch]) -> Iterator[Batch]:
+    try:
+        for batch in source:
+            yield map_tensors(lambda tensor: tensor.detach(), batch)
+    except (LandscapeError, GeneratorExit):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
             raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            raise DataError(
-                "the data could not be read",
-                found=brief(error),
-                do="iterate over them yourself; examples of unequal shape need a collate_fn",
-            ) from error
-        yield map_tensors(lambda tensor: tensor.detach(), batch)
+        raise DataError(
+            "the data could not be read",
+            found=brief(error),
+            do="iterate over them yourself to see where; examples of unequal shape need a collate_fn",
+        ) from error
 
 
 def read_data(data: Any, *, limit: int, samples: int | None = None, sample_seed: int = 0) -> Data:
     """Read ``data`` once: count it, fingerprint it, keep it if it takes at most ``limit`` bytes.
 
     Args:
-        data: tensors or arrays ``(x, y)`` or a mapping of them, a Dataset, a DataLoader, or an iterable of batches.
+        data: tensors or arrays ``(x, y)`` or a mapping of them, a Dataset, a DataLoader, or batches.
         samples: use a random subset of this size, drawn with ``sample_seed``, kept in the data's order.
 
     Raises:
@@ -180,7 +198,8 @@ def read_data(data: Any, *, limit: int, samples: int | None = None, sample_seed:
     _check_repeatable(source)
     if samples is not None:
         source, notes = _subset(source, samples, sample_seed, notes)
-    digest, kept, used, examples = _Fingerprint(), [], 0, 0
+    kept: list[Batch] | None = []
+    digest, used, examples = _Fingerprint(), 0, 0
     for batch in read(source):
         count = examples_in(batch)
         examples += count
@@ -236,7 +255,7 @@ def _as_batches(data: Any) -> tuple[Iterable[Batch], tuple[str, ...]]:
         and hasattr(data, "__len__")
         and not isinstance(data, list | tuple | Mapping | Tensor | np.ndarray)
     ):
-        if len(data) == 0:
+        if len(data) == 0:  # type: ignore[arg-type]
             raise DataError("the data set is empty", found=f"{type(data).__name__} of length 0")
         return DataLoader(data, batch_size=256), ()
     if isinstance(data, Mapping) or (
@@ -277,7 +296,7 @@ def _check_repeatable(source: Iterable[Batch]) -> None:
     with preserved_randomness():
         for _ in range(2):
             digest = _Fingerprint()
-            for batch in itertools.islice(iter(source), 1):
+            for batch in itertools.islice(_batches(source), 1):
                 digest.update(batch)
             prints.append(digest.hexdigest())
     if prints[0] != prints[1]:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from landscape.errors import ConfigurationError, DataError
 
-__all__ = ["NAMES", "Loss", "resolve_loss"]
+__all__ = ["NAMES", "Loss", "label_hits", "resolve_loss"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Loss:
     Attributes:
         name: how it is reported.
         mean: ``(outputs, targets) -> scalar`` or, if ``whole``, ``(model, batch) -> scalar``.
-        terms: ``targets -> number`` (``batch -> number`` if ``whole``): what the mean is over; None if that is
+        terms: ``targets -> number`` (``batch -> number`` if ``whole``): what the mean is over; None if it is
             the number of examples.
         counting: the same in words.
         each: ``(outputs, targets) -> (sums, terms)`` per example, both (batch,), where it is known.
@@ -91,6 +91,15 @@ def _from_callable(loss: Callable[..., Tensor], count: Callable[[Any], float] | 
         loss = _Placed(loss)
     terms = count if whole or count is None else (lambda targets: count((None, targets)))
     return Loss(name, loss, counting=counting, terms=terms, whole=whole)
+
+
+def label_hits(loss: Loss, outputs: Tensor, targets: Tensor) -> tuple[int, int]:
+    """(labels predicted right, labels), (0, 0) where the targets are probabilities."""
+    if targets.is_floating_point():
+        return 0, 0
+    predicted = loss.shaped(outputs, targets).argmax(1)
+    kept = torch.ones_like(targets, dtype=torch.bool) if loss.ignored is None else targets != loss.ignored
+    return int(((predicted == targets) & kept).sum()), int(kept.sum())
 
 
 class _Placed:
@@ -166,6 +175,17 @@ def _labelled(loss: nn.CrossEntropyLoss | nn.NLLLoss, single: nn.Module) -> Loss
     """Class labels with ``ignore_index`` and class weights; the mean is over the labels' weights."""
     name, mean, alone = type(loss).__name__, _Placed(loss), _Placed(single)
     weight, ignored = loss.weight, loss.ignore_index
+    if (
+        weight is not None
+        and isinstance(loss, nn.CrossEntropyLoss)
+        and loss.label_smoothing
+        and bool((weight == 0).any())
+    ):
+        raise ConfigurationError(
+            "label smoothing with a class weight of zero is no mean over terms",
+            found=f"weights {[round(w, 4) for w in weight.tolist()[:8]]}",
+            do="leave those examples out by ignore_index, or give the class a small weight",
+        )
 
     def label_weights(targets: Tensor) -> Tensor:
         if _probabilities(targets):  # (batch, classes, …): one term for each position

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from landscape.data import Batch, tensors_in
 from landscape.errors import ConfigurationError, DataError
-from landscape.machine import brief, is_out_of_memory
+from landscape.machine import brief, is_out_of_memory, preserved_randomness
 
 __all__ = [
-    "batch_statistics",
     "call_model",
     "cast",
+    "coupling_advice",
     "explained",
+    "frozen_statistics",
     "own_copy",
     "random_modules",
     "training_modules",
@@ -44,7 +46,7 @@ def own_copy(model: nn.Module) -> nn.Module:
         with torch.inference_mode(False), torch.enable_grad():
             own: nn.Module = copy.deepcopy(inner)
             if any(p.is_inference() for p in own.parameters()):
-                own._apply(lambda tensor: tensor.clone())
+                own._apply(lambda tensor: tensor.clone())  # type: ignore[no-untyped-call]
     except Exception as error:
         raise ConfigurationError(
             "the model cannot be copied, and landscape does not work on yours itself",
@@ -65,7 +67,8 @@ def cast(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Modul
         return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
     with torch.inference_mode(False), torch.no_grad():
-        return model._apply(move)
+        model._apply(move)  # type: ignore[no-untyped-call]
+    return model
 
 
 def call_model(model: nn.Module, inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Any:
@@ -73,12 +76,29 @@ def call_model(model: nn.Module, inputs: Any, weights: Mapping[str, Tensor] | No
 
     ``weights`` are used in place of the parameters they name; the model is not changed.
     """
-    args, named = (inputs,), {}
+    args: tuple[Any, ...] = (inputs,)
+    named: dict[str, Any] = {}
     if isinstance(inputs, Mapping):
         args, named = (), dict(inputs)
     elif isinstance(inputs, tuple | list):
         args = tuple(inputs)
     return model(*args, **named) if weights is None else functional_call(model, dict(weights), args, named)
+
+
+@contextlib.contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """In train mode: dropout drawn from a fixed seed, running statistics changed on copies only."""
+    owners = [(module._buffers, name) for module in model.modules() for name in module._buffers]
+    before = [owner[name] for owner, name in owners]
+    with preserved_randomness():
+        torch.manual_seed(0)
+        try:
+            for (owner, name), buffer in zip(owners, before, strict=True):
+                owner[name] = None if buffer is None else buffer.clone()
+            yield
+        finally:
+            for (owner, name), buffer in zip(owners, before, strict=True):
+                owner[name] = buffer
 
 
 def explained(error: Exception, batch: Batch) -> Exception:
@@ -115,13 +135,13 @@ def random_modules(model: nn.Module) -> str:
     return "what is random in forward()" + (f", perhaps {', '.join(named[:3])}" if named else "")
 
 
-def batch_statistics(model: nn.Module) -> list[str]:
-    """Names of the BatchNorm layers that use the batch's statistics in eval mode, too."""
-    kind = nn.modules.batchnorm._NormBase
-    return [
+def coupling_advice(model: nn.Module) -> str:
+    """What to do about examples that depend on each other."""
+    layers = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, kind)
-        and not isinstance(module, nn.modules.instancenorm._InstanceNorm)
-        and module.running_mean is None
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
     ]
+    if layers:
+        return f"batch statistics in {', '.join(layers[:3])}: track_running_stats=True, or ask for train mode"
+    return "return a mean, tell its terms by count(batch), or ask for train mode and a batch size"

@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from landscape.data import (
     Batch,
     Data,
+    Piece,
     examples_in,
     inputs_of,
+    joined,
     map_tensors,
     read_data,
     rows_of,
     targets_of,
 )
 from landscape.errors import ComputationError, ConfigurationError, DataError, LandscapeError
-from landscape.losses import Loss, resolve_loss
+from landscape.losses import Loss, label_hits, resolve_loss
 from landscape.machine import (
     available_memory,
     brief,
@@ -33,10 +35,11 @@ from landscape.machine import (
     preserved_randomness,
 )
 from landscape.models import (
-    batch_statistics,
     call_model,
     cast,
+    coupling_advice,
     explained,
+    frozen_statistics,
     own_copy,
     random_modules,
     training_modules,
@@ -44,20 +47,7 @@ from landscape.models import (
 from landscape.parameters import Selection, select_parameters
 from landscape.results import CheckpointReference
 
-__all__ = ["Evaluation", "Piece", "Problem"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some examples on the device, in the model's dtype, with the number of loss terms in them.
-
-    ``first`` is the number of the first of them in the data.
-    """
-
-    batch: Batch
-    examples: int
-    terms: float
-    first: int = 0
+__all__ = ["Evaluation", "Problem"]
 
 
 @dataclass(frozen=True)
@@ -229,12 +219,20 @@ class Problem:
         """Some examples of a piece (none if they have no terms)."""
         yield from self._piece(rows_of(piece.batch, rows), piece.first)
 
+    def join(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
+        """The same examples in one piece, or in few where their shapes differ."""
+        for batch in joined([piece.batch for piece in pieces]) if pieces else ():
+            yield from self._piece(batch, pieces[0].first)
+
     def recast(self, piece: Piece) -> Piece:
         """A piece of a twin problem in this one's dtype."""
         return replace(piece, batch=map_tensors(self._place, piece.batch))
 
     def _place(self, tensor: Tensor) -> Tensor:
         dtype = self.dtype if tensor.is_floating_point() else None
+        if tensor.is_inference():
+            with torch.inference_mode(False):
+                tensor = tensor.clone()
         return tensor.to(self.device, dtype, non_blocking=True)
 
     def arithmetic(self) -> contextlib.AbstractContextManager[None]:
@@ -245,29 +243,18 @@ class Problem:
     def _recurrent(self) -> bool:
         return any(isinstance(module, nn.RNNBase) for module in self.model.modules())
 
-    @contextlib.contextmanager
-    def _frozen_statistics(self) -> Iterator[None]:
-        """In train mode: dropout drawn from a fixed seed, running statistics changed on copies only."""
-        owners = [(m._buffers, name) for m in self.model.modules() for name in m._buffers]
-        before = [owner[name] for owner, name in owners]
-        with preserved_randomness():
-            torch.manual_seed(0)
-            try:
-                for (owner, name), buffer in zip(owners, before, strict=True):
-                    owner[name] = None if buffer is None else buffer.clone()
-                yield
-            finally:
-                for (owner, name), buffer in zip(owners, before, strict=True):
-                    owner[name] = buffer
+    def share(self, piece: Piece) -> float:
+        """What the piece's mean counts for in the data set's: its share of the terms."""
+        return piece.terms / self.terms
 
-    def piece_loss(self, piece: Piece) -> Tensor:
-        """The piece's share of the data set's loss, a scalar in ``dtype``: its mean times its share of terms."""
-        return self._mean(piece)[0] * (piece.terms / self.terms)
+    def mean_loss(self, piece: Piece) -> Tensor:
+        """The mean loss over a piece, a scalar that can be differentiated."""
+        return self._mean(piece)[0]
 
     def _mean(self, piece: Piece, check: bool = False) -> tuple[Tensor, Tensor | None]:
         """(mean loss over the piece, model outputs if there are any); ``check`` looks at the labels, too."""
         try:
-            with self._frozen_statistics() if self.train_mode else contextlib.nullcontext():
+            with frozen_statistics(self.model) if self.train_mode else contextlib.nullcontext():
                 if self.loss.whole:
                     outputs, mean = None, self.loss.mean(self.model, piece.batch)
                 else:
@@ -284,7 +271,7 @@ class Problem:
                 f"the loss {self.loss.name} must return one number, a mean",
                 found=f"{tuple(mean.shape)}" if isinstance(mean, Tensor) else type(mean).__name__,
             )
-        return mean.reshape(()), outputs
+        return mean.reshape(()) if mean.ndim else mean, outputs
 
     def outputs_at(self, piece: Piece, weights: Tensor) -> Tensor:
         """The model's outputs for a piece with other weights, flat (n,); the model is not changed."""
@@ -308,14 +295,14 @@ class Problem:
             torch.autograd.grad(loss, self.selection.tensors, create_graph=create_graph, allow_unused=True)
         )
 
-    def add_flat(self, total: Tensor, parts: Sequence[Tensor | None]) -> None:
-        """Add parameter-shaped ``parts`` to the flat float64 vector ``total`` (n,), in place."""
+    def add_flat(self, total: Tensor, parts: Sequence[Tensor | None], share: float) -> None:
+        """Add ``share`` times the parameter-shaped ``parts`` to the flat float64 ``total`` (n,), in place."""
         if all(part is not None for part in parts):
-            total += torch.cat([part.reshape(-1) for part in parts if part is not None])
+            total.add_(torch.cat([part.reshape(-1) for part in parts if part is not None]), alpha=share)
             return
         for view, part in zip(self.selection.layout.split(total), parts, strict=True):
             if part is not None:
-                view += part
+                view.add_(part, alpha=share)
 
     def measure(self, pieces: Iterable[Piece] | None = None) -> Evaluation:
         """Loss, gradient and accuracy over the data in one pass (over ``pieces`` if given).
@@ -324,17 +311,18 @@ class Problem:
             ComputationError: a loss or gradient that is not finite (names the examples).
             DataError: labels out of range.
         """
-        total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
         loss, right, labels, used = 0.0, 0, 0, [False] * len(self.selection.tensors)
         with self.arithmetic():
+            total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
             for piece in self.pieces() if pieces is None else pieces:
                 mean, outputs = self._mean(piece, check=True)
-                parts = self.gradient_of(mean * (piece.terms / self.terms))
+                parts = self.gradient_of(mean)
                 self.check_finite(piece, mean, parts)
-                self.add_flat(total, parts)
-                loss += float(mean.detach().double()) * (piece.terms / self.terms)
-                hits, seen = self._hits(outputs, piece)
-                right, labels = right + hits, labels + seen
+                self.add_flat(total, parts, self.share(piece))
+                loss += float(mean.detach()) * self.share(piece)
+                if outputs is not None and self.loss.classes:
+                    hits, seen = label_hits(self.loss, outputs.detach(), targets_of(piece.batch))
+                    right, labels = right + hits, labels + seen
                 used = [known or part is not None for known, part in zip(used, parts, strict=True)]
         if self.weight_decay:
             weights = self.selection.flat().double()
@@ -348,8 +336,8 @@ class Problem:
         where = f"examples {piece.first} to {piece.first + piece.examples - 1}"
         if not bool(torch.isfinite(loss)):
             raise ComputationError(
-                f"the loss is {float(loss)} on {self._not_finite(piece) or where}",
-                do="look at those examples, at the checkpoint for NaN weights, or compute with --dtype float64",
+                f"the loss is {float(loss.detach())} on {self._not_finite(piece) or where}",
+                do="look at those examples, look for NaN in the weights, or use --dtype float64",
             )
         if not all(bool(torch.isfinite(part).all()) for part in gradient if part is not None):
             raise ComputationError(
@@ -368,17 +356,6 @@ class Problem:
         more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
         return f"{'examples' if len(rows) > 1 else 'example'} {shown}{more}" if rows else ""
 
-    def _hits(self, outputs: Tensor | None, piece: Piece) -> tuple[int, int]:
-        """(labels predicted right, labels), (0, 0) where the targets are not class labels."""
-        if outputs is None or not self.loss.classes:
-            return 0, 0
-        targets = targets_of(piece.batch)
-        if targets.is_floating_point():
-            return 0, 0
-        predicted = self.loss.shaped(outputs.detach(), targets).argmax(1)
-        kept = targets != self.loss.ignored
-        return int(((predicted == targets) & kept).sum()), int(kept.sum())
-
     def check_deterministic(self) -> None:
         """Evaluate a few examples twice, and in parts: a function of the weights, and a mean over examples?
 
@@ -389,39 +366,40 @@ class Problem:
         if self.train_mode:
             return
         piece = self.sample(16)
-        third = max(1, piece.examples // 3)
-        parts = [*self.cut(piece, slice(0, third)), *self.cut(piece, slice(third, None))]
         with self.arithmetic(), torch.no_grad(), preserved_randomness():
             first, again = (float(self._mean(piece, check=True)[0]) for _ in range(2))
-            means = [float(self._mean(part)[0]) for part in parts]
         if modules := training_modules(self.model):
             raise ComputationError(
                 "the model is in train mode although it was put in eval mode",
                 found=", ".join(modules[:3]),
                 do="remove train() from its forward(), or ask for train mode",
             )
-        eps, scale = torch.finfo(self.dtype).eps, max(abs(first), abs(again), *map(abs, means))
-        if abs(first - again) > 100 * eps * scale:
+        if abs(first - again) > 100 * torch.finfo(self.dtype).eps * max(abs(first), abs(again)):
             raise ComputationError(
                 "the loss is not deterministic: the same examples gave two losses",
                 found=f"{first:.9g} and {again:.9g} in eval mode",
                 do=f"switch off {random_modules(self.model)} while measuring",
             )
+        self._check_additive(piece)
+
+    def _check_additive(self, piece: Piece) -> None:
+        """The mean of a piece against those of its parts, in float64 (not checked where that fails)."""
+        twin = self.in_dtype(torch.float64)
+        whole, third = twin.recast(piece), max(1, piece.examples // 3)
+        parts = [*twin.cut(whole, slice(0, third)), *twin.cut(whole, slice(third, None))]
+        try:
+            with twin.arithmetic(), torch.no_grad(), preserved_randomness():
+                found, *means = (float(twin._mean(part)[0]) for part in (whole, *parts))
+        except LandscapeError:
+            return
         mean = sum(m * part.terms for m, part in zip(means, parts, strict=True)) / piece.terms
-        if abs(first - mean) > 1e4 * eps * scale:
+        if abs(found - mean) > 1e-10 + 1e-6 * max(abs(found), *map(abs, means)):
             raise ComputationError(
                 f"the loss of {piece.examples} examples is not the mean of its parts' losses, "
                 f"weighted by {self.loss.counting}",
-                found=f"{first:.6g}, and {mean:.6g} from parts of {' and '.join(str(p.examples) for p in parts)}",
-                do=self._what_couples(),
+                found=f"{found:.6g}, and {mean:.6g} from {len(parts)} parts",
+                do=coupling_advice(self.model),
             )
-
-    def _what_couples(self) -> str:
-        if layers := batch_statistics(self.model):
-            return f"{', '.join(layers[:3])} use batch statistics: set track_running_stats, or ask for train mode"
-        return (
-            "return a mean, say over how many terms with count(batch), or ask for train mode and a batch_size"
-        )
 
     def check_expected(self, loss: float) -> None:
         """Raise a :class:`DataError` if ``expect_loss`` was given and ``loss`` is not it, to 1 %."""
@@ -438,7 +416,7 @@ class Problem:
             return self
         twin = copy.copy(self)
         twin.dtype = dtype
-        twin.model = cast(copy.deepcopy(self.model), self.device, dtype)
+        twin.model = cast(own_copy(self.model), self.device, dtype)
         chosen = dict(twin.model.named_parameters())
         names = self.selection.layout.names
         twin.selection = replace(self.selection, tensors=tuple(chosen[name] for name in names))

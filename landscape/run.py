@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -404,13 +405,18 @@ class _Execution:
         )
 
 
-def versions() -> dict[str, str]:
-    """What computed it."""
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
     found = {"python": platform.python_version()}
     for name in ("landscape-diagnostics", "torch", "numpy", "scipy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-    return found
+    return tuple(found.items())
+
+
+def versions() -> dict[str, str]:
+    """What computed it."""
+    return dict(_versions())
 
 
 @contextlib.contextmanager

@@ -67,7 +67,8 @@ def plan(problem: Problem, settings: Settings) -> Plan:
     wanted = wanted_count(settings.k, settings.which, problem.size)
     products = min(settings.max_products, 2 * wanted + 5) + settings.verify + wanted * bool(settings.verify)
     itemsize = 8 if str(problem.dtype).endswith("64") else 4
-    basis = problem.size * itemsize * (3 * wanted + 12)
+    search = max(4 * settings.verify, 64) + wanted if settings.verify else 0
+    basis = problem.size * itemsize * (3 * wanted + 12 + search)
     return Plan(
         products=products,
         at_most=settings.max_products,
@@ -91,6 +92,7 @@ def finish(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
     import numpy as np
 
     from landscape.linalg.bounds import intervals, missed_value, refined_intervals
+    from landscape.linalg.eigenpairs import has_converged
     from landscape.results import EigenResult
 
     c, a = saved.counters, saved.arrays
@@ -103,7 +105,7 @@ def finish(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
     few = (
         "" if missed else f"{c['first_steps']} products before the first restart are too few for a statement"
     )
-    converged = residuals <= np.maximum(settings.tol * np.abs(values), floor)
+    converged = has_converged(values, residuals, settings.tol, floor)
     errors = np.ma.array(a.get("standard_errors", np.full(len(values), np.nan)))
     if "standard_errors" not in a:
         errors[:] = np.ma.masked

@@ -15,16 +15,18 @@ from landscape.analyses.eigen import Settings
 from landscape.curvature.hessian import HessianOperator
 from landscape.curvature.sampling import standard_errors
 from landscape.curvature.strategy import Strategy, choose_strategy
+from landscape.linalg.bounds import unclaimed
 from landscape.linalg.eigenpairs import (
     Pairs,
     basis_size,
     eigenpairs,
+    has_converged,
     ritz_pairs,
     select,
     wanted_count,
 )
 from landscape.linalg.lanczos import Krylov
-from landscape.linalg.noise import rounding_floor
+from landscape.linalg.noise import noise_floor
 from landscape.linalg.operator import norm
 from landscape.linalg.probes import gaussian
 from landscape.linalg.verify import Locked, verify
@@ -92,6 +94,7 @@ class Work:
             "gradient_norm": norm(evaluation.gradient),
             "accuracy": evaluation.accuracy,
             "product_error": 0.0,
+            "product_length": 0.0,
             "floor": 0.0,
             "products": 0,
             "passes": 0,
@@ -114,12 +117,14 @@ class Work:
         That vector is the image of a random one, so it is rich in the directions of large curvature, along
         which products are largest and most wrong.
         """
-        if self.counters["products"] == 0:
-            vector = krylov.basis[1] if bool(krylov.basis[1].any()) else krylov.basis[0]
-            self.counters["product_error"] = self.operator.error(vector)
-        rounding = rounding_floor(self.operator.dtype, krylov.scale, krylov.steps)
-        self.counters["floor"] = self.counters["product_error"] + rounding
-        return float(self.counters["floor"])
+        c = self.counters
+        if c["products"] == 0:
+            vector = krylov.basis[0] if krylov.exhausted else krylov.basis[1]
+            c["product_error"] = self.operator.error(vector)
+        if c["product_length"] == 0.0 and krylov.steps == 2:
+            c["product_length"] = float(np.linalg.norm(krylov.relation[:, 1]))
+        c["floor"] = noise_floor(krylov, c["product_error"], c["product_length"])
+        return float(c["floor"])
 
     def _search(self) -> Iterator[State]:
         settings = self.settings
@@ -214,8 +219,8 @@ class Work:
         return wanted_count(self.settings.k, self.settings.which, self.problem.size)
 
     def _converged(self, pairs: Pairs) -> int:
-        allowed = np.maximum(self.settings.tol * np.abs(pairs.values), self.counters["floor"])
-        return int((pairs.residuals <= allowed).sum())
+        floor = self.counters["floor"]
+        return int(has_converged(pairs.values, pairs.residuals, self.settings.tol, floor).sum())
 
     def _ritz(self) -> Pairs:
         """All Ritz pairs as they stand, computed once a product."""
@@ -230,11 +235,11 @@ class Work:
             nothing = Pairs(np.zeros(0), np.zeros(0), np.zeros((0, 0)))
             return nothing, nothing
         every = self._ritz()
-        chosen = select(every.values, self.settings.k, self.settings.which)
-        others = every[np.setdiff1d(np.arange(len(every.values)), chosen)]
         if self.locked is None:
-            return every[chosen], others
-        found = self.locked
+            chosen = select(every.values, self.settings.k, self.settings.which)
+            return every[chosen], every[np.setdiff1d(np.arange(len(every.values)), chosen)]
+        found, floor = self.locked, self.counters["floor"]
+        others = every[unclaimed(every.values, every.residuals, found.values, found.residuals, floor)]
         return Pairs(found.values, found.residuals, np.zeros((0, len(found.values)))), others
 
     def _vectors(self) -> Tensor:

@@ -10,18 +10,23 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.strategy import Strategy
+from landscape.data import Piece
 from landscape.errors import ComputationError, LandscapeError
 from landscape.linalg.operator import norm
 from landscape.machine import brief, is_out_of_memory
-from landscape.problem import Piece, Problem
+from landscape.problem import Problem
 
 __all__ = ["HessianOperator"]
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """A piece's first-order graph: the gradients that depend on the weights any further, and where they go."""
+    """A piece's first-order graph: the gradients that depend on the weights any further, and where they go.
 
+    ``share`` is what the piece counts for in the data set's mean.
+    """
+
+    share: float
     gradients: tuple[Tensor, ...]
     where: tuple[int, ...]
 
@@ -50,13 +55,16 @@ class HessianOperator:
         Raises:
             ComputationError: the loss is not twice differentiable, or a product is not finite.
         """
-        out = torch.zeros(vectors.shape, dtype=torch.float64, device=self.device)
-        rows = [self.problem.selection.layout.split(vector) for vector in vectors]
         with self.problem.arithmetic():
+            vectors = vectors.clone() if vectors.is_inference() else vectors
+            out = torch.zeros(vectors.shape, dtype=torch.float64, device=self.device)
+            totals, rows = list(out), [self.problem.selection.layout.split(vector) for vector in vectors]
             for graph, kept in self._graphs():
                 for i, row in enumerate(rows):
                     last = not kept and i == len(rows) - 1
-                    self.problem.add_flat(out[i], differentiate(self.problem, graph, row, retain=not last))
+                    parts = differentiate(self.problem, graph, row, retain=not last)
+                    self.problem.add_flat(totals[i], parts, graph.share)
+                del graph, parts  # before the next one is built
         if self.problem.weight_decay:
             out += self.problem.weight_decay * vectors.double()
         self.products += len(vectors)
@@ -90,6 +98,8 @@ class HessianOperator:
             kept: list[_Graph] = []
             for index, piece in enumerate(self._cut()):
                 graph = build_graph(self.problem, piece)
+                if index == 0:
+                    check_differentiable(graph)
                 if index < self.strategy.kept_pieces:
                     kept.append(graph)
                 yield graph, index < self.strategy.kept_pieces
@@ -104,26 +114,52 @@ class HessianOperator:
 
 
 def build_graph(problem: Problem, piece: Piece) -> _Graph:
-    """The first-order graph of a piece's share of the loss; to be called within ``problem.arithmetic()``."""
-    loss = problem.piece_loss(piece)
+    """The first-order graph of a piece's mean loss; to be called within ``problem.arithmetic()``."""
+    loss = problem.mean_loss(piece)
     try:
         gradients = problem.gradient_of(loss, create_graph=True)
     except RuntimeError as error:
         raise _explained(error) from error
     # A gradient that does not depend on the weights (a linear loss) has a zero Hessian.
     used = [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
-    return _Graph(tuple(g for _, g in used), tuple(i for i, _ in used))
+    return _Graph(problem.share(piece), tuple(g for _, g in used), tuple(i for i, _ in used))
+
+
+def check_differentiable(graph: _Graph) -> None:
+    """Look for the nodes that mark a ``once_differentiable`` function: autograd.grad passes them by silently.
+
+    Raises:
+        ComputationError: there is one; second derivatives would lack what goes through it.
+    """
+    waiting = [gradient.grad_fn for gradient in graph.gradients]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node is None:
+            continue
+        if node.name() == "torch::autograd::Error":
+            raise ComputationError(
+                "the loss is not twice differentiable",
+                found="a function whose backward is marked once_differentiable",
+                do="a custom autograd Function in the model must itself be differentiable",
+            )
+        for following, _ in node.next_functions:
+            if following not in seen:
+                seen.add(following)
+                waiting.append(following)
 
 
 def products_on(problem: Problem, pieces: Iterable[Piece], vectors: Tensor) -> Tensor:
     """Hessian products over some pieces only (their shares of the data set's loss), (m, n) float64."""
-    out = torch.zeros(vectors.shape, dtype=torch.float64, device=problem.device)
-    rows = [problem.selection.layout.split(vector) for vector in vectors]
     with problem.arithmetic():
+        vectors = vectors.clone() if vectors.is_inference() else vectors
+        out = torch.zeros(vectors.shape, dtype=torch.float64, device=problem.device)
+        rows = [problem.selection.layout.split(vector) for vector in vectors]
         for piece in pieces:
             graph = build_graph(problem, piece)
             for i, row in enumerate(rows):
-                problem.add_flat(out[i], differentiate(problem, graph, row, retain=i < len(rows) - 1))
+                parts = differentiate(problem, graph, row, retain=i < len(rows) - 1)
+                problem.add_flat(out[i], parts, graph.share)
     return out
 
 

@@ -9,6 +9,7 @@ change of that ratio, whose standard error is (Cochran 1977, §2.11)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.hessian import products_on
+from landscape.data import Piece
+from landscape.errors import LandscapeError
 from landscape.linalg.probes import derived_seed
-from landscape.problem import Piece, Problem
+from landscape.machine import is_out_of_memory
+from landscape.problem import Problem
 
 __all__ = ["SamplingError", "ratio_standard_error", "standard_errors"]
 
@@ -57,7 +61,7 @@ def standard_errors(
     Args:
         errors: (k,) what the eigenvalues themselves may be wrong by.
     """
-    nothing = np.ma.masked_all(len(values))
+    nothing = np.ma.array(np.full(len(values), np.nan), mask=True)
     if problem.train_mode:
         return SamplingError(nothing, "not computed: in train mode examples of a batch are not independent")
     if problem.examples < 2:
@@ -79,7 +83,7 @@ def _by_differences(
     problem: Problem, values: np.ndarray, vectors: Tensor, errors: np.ndarray, step: float, micro_batch: int
 ) -> np.ndarray | None:
     """Standard errors from (l(w + hv) − 2l(w) + l(w − hv))/h², or None if those do not add up to θ."""
-    twin = problem.in_double()
+    twin = problem.in_dtype(torch.float64)
     centre = twin.selection.flat()
     h = step * float(centre.norm())
     if h == 0.0:
@@ -93,11 +97,16 @@ def _by_differences(
                  + example_losses(twin, piece, centre - h * v)[0]) / h**2
                 for v in vectors
             ]  # fmt: skip
-            columns.append(torch.stack(column))
-            terms.append(counts)
-    except (RuntimeError, TypeError):  # the model does not run in float64
-        return None
+            counted = counts > 0
+            columns.append(torch.stack(column)[:, counted])
+            terms.append(counts[counted])
+    except (RuntimeError, TypeError, ValueError, LandscapeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return None  # the model does not run in float64, or not with functional weights
     numerators, counts = torch.cat(columns, 1), torch.cat(terms)
+    if counts.numel() < 2:
+        return None
     found = ratio_standard_error(numerators, counts)
     mean = numerators.sum(1) / counts.sum()
     allowed = _ACCEPTED * found + torch.from_numpy(errors).to(found)
@@ -116,18 +125,29 @@ def example_losses(problem: Problem, piece: Piece, weights: Tensor) -> tuple[Ten
 
 def _by_groups(problem: Problem, vectors: Tensor, seed: int, micro_batch: int) -> np.ndarray:
     """Standard errors from vᵀH_g v of random groups of examples, whatever their order and batches."""
+    numerators = torch.zeros((len(vectors), _GROUPS), dtype=torch.float64)
+    terms = torch.zeros(_GROUPS, dtype=torch.float64)
+    rows = vectors.to(problem.dtype)
+    for group, piece in _grouped(problem, seed, micro_batch):
+        products = products_on(problem, [piece], rows)
+        numerators[:, group] += (products * vectors).sum(1).cpu() * problem.terms
+        terms[group] += piece.terms
+    return ratio_standard_error(numerators[:, terms > 0], terms[terms > 0]).numpy()
+
+
+def _grouped(problem: Problem, seed: int, micro_batch: int) -> Iterator[tuple[int, Piece]]:
+    """(group, piece) with each example in one random group; pieces of about ``micro_batch`` examples."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "groups"))
     labels = torch.arange(problem.examples) % _GROUPS
     labels = labels[torch.randperm(problem.examples, generator=generator)]
-    numerators = torch.zeros((len(vectors), _GROUPS), dtype=torch.float64)
-    terms, first = torch.zeros(_GROUPS, dtype=torch.float64), 0
-    rows = vectors.to(problem.dtype)
+    waiting: list[list[Piece]] = [[] for _ in range(_GROUPS)]
     for piece in problem.pieces(micro_batch):
-        groups = labels[first : first + piece.examples]
-        first += piece.examples
-        for group in groups.unique():
-            for part in problem.cut(piece, (groups == group).nonzero()[:, 0].to(problem.device)):
-                products = products_on(problem, [part], rows)
-                numerators[:, group] += (products * vectors).sum(1).cpu() * problem.terms
-                terms[group] += part.terms
-    return ratio_standard_error(numerators, terms).numpy()
+        groups = labels[piece.first : piece.first + piece.examples]
+        for group in set(groups.tolist()):
+            rows = (groups == group).nonzero()[:, 0].to(problem.device)
+            waiting[group].extend(problem.cut(piece, rows))
+            if sum(part.examples for part in waiting[group]) >= micro_batch:
+                yield from ((group, whole) for whole in problem.join(waiting[group]))
+                waiting[group] = []
+    for group, parts in enumerate(waiting):
+        yield from ((group, whole) for whole in problem.join(parts))

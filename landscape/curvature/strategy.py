@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.data import tensors_in
+from landscape.data import Piece, tensors_in
 from landscape.machine import is_out_of_memory
-from landscape.problem import Evaluation, Piece, Problem
+from landscape.problem import Evaluation, Problem
 
 __all__ = ["Strategy", "choose_strategy"]
 
 #: A size must be this much faster per example to replace a larger one.
 _WORTH = 0.95
+#: Sizes go on growing until one is this much slower per example than the fastest.
+_HOPEFUL = 1.25
 #: Growth of the sizes tried, and the first of them.
 _GROWTH, _FIRST = 2, 8
 
@@ -67,10 +69,9 @@ def choose_strategy(problem: Problem, reserved: int = 0) -> tuple[Strategy, Eval
             largest = max(1, largest // 4)
     pieces = sum(1 for _ in problem.pieces(micro_batch))
     # While a piece is differentiated its intermediate results take about as much again as its graph.
-    piece_bytes = per_example * micro_batch
-    kept = int((budget - piece_bytes) / piece_bytes) if piece_bytes else pieces
-    kept = 0 if kept < 1 else min(pieces, kept)
-    return Strategy(micro_batch, pieces, kept, int(piece_bytes)), evaluation
+    piece_bytes = graph_bytes(problem, micro_batch, per_example)
+    kept = max(0, min(pieces, budget // piece_bytes - 1))
+    return Strategy(micro_batch, pieces, kept, piece_bytes), evaluation
 
 
 def _measure(problem: Problem, largest: int) -> tuple[Evaluation, int]:
@@ -79,6 +80,11 @@ def _measure(problem: Problem, largest: int) -> tuple[Evaluation, int]:
         return problem.measure(), problem.batch_size or problem.examples
     ladder = _Ladder(largest)
     return problem.measure(ladder.timed(problem)), ladder.best()
+
+
+def graph_bytes(problem: Problem, examples: int, per_example: float) -> int:
+    """Memory of the kept graph of a piece: what its examples take, and its gradient, as long as the model."""
+    return int(per_example * examples) + problem.size * torch.finfo(problem.dtype).bits // 8
 
 
 def graph_bytes_per_example(problem: Problem) -> float:
@@ -96,7 +102,7 @@ def graph_bytes_per_example(problem: Problem) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), problem.arithmetic():
-        problem.gradient_of(problem.piece_loss(piece), create_graph=True)
+        problem.gradient_of(problem.mean_loss(piece), create_graph=True)
     return sum(seen.values()) / piece.examples
 
 
@@ -134,6 +140,7 @@ class _Ladder:
         each = seconds / examples
         known = self.seconds_per_example.get(self.size)
         self.seconds_per_example[self.size] = each if known is None else min(known, each)
-        fastest = self.best()
-        grown = min(self.size * _GROWTH, self.largest)
-        self.size = grown if fastest == self.size and grown > self.size else fastest
+        tried = max(self.seconds_per_example)
+        grown = min(tried * _GROWTH, self.largest)
+        hopeful = self.seconds_per_example[tried] <= _HOPEFUL * min(self.seconds_per_example.values())
+        self.size = grown if hopeful and grown > tried else self.best()

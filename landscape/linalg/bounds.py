@@ -10,7 +10,7 @@ __all__ = ["intervals", "missed_share", "missed_value", "refined_intervals", "un
 
 
 def intervals(values: np.ndarray, residuals: np.ndarray, floor: float) -> np.ndarray:
-    """θ ± (residual + floor), (k, 2): a symmetric matrix has an eigenvalue in each (Parlett 1998, thm 4.5.1)."""
+    """θ ± (residual + floor), (k, 2): a symmetric matrix has an eigenvalue in each (Parlett 1998, 4.5.1)."""
     width = residuals + floor
     return np.stack([values - width, values + width], axis=1)
 
@@ -28,7 +28,7 @@ def refined_intervals(
     """
     epsilon = residuals + floor
     low, high = values - epsilon, values + epsilon
-    refined = np.ma.masked_all((len(wanted), 2))
+    refined: np.ma.MaskedArray = np.ma.MaskedArray(np.zeros((len(wanted), 2)), mask=True)
     for row, i in enumerate(wanted):
         b = low[:i].min(initial=math.inf)
         a = high[i + 1 :].max(initial=-math.inf)

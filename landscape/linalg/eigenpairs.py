@@ -15,7 +15,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from landscape.linalg.lanczos import Krylov, combine, tridiagonalise
+from landscape.linalg.lanczos import Krylov, combine, rounding_unit, tridiagonalise
 from landscape.linalg.operator import Operator
 
 __all__ = [
@@ -65,8 +65,7 @@ def ritz_pairs(krylov: Krylov) -> Pairs:
     values, coordinates = values.flip(0), coordinates.flip(1)
     relation = torch.from_numpy(krylov.relation) @ coordinates
     relation[:-1] -= coordinates * values
-    lost = torch.from_numpy(krylov.lost[: krylov.steps]) @ coordinates.abs()
-    residuals = torch.linalg.vector_norm(relation, dim=0) + lost
+    residuals = torch.linalg.vector_norm(relation, dim=0)
     return Pairs(values.numpy(), residuals.numpy(), coordinates.numpy())
 
 
@@ -85,13 +84,14 @@ def select(values: np.ndarray, k: int, which: Which) -> np.ndarray:
     if which == "smallest":
         return np.arange(m - k, m)
     if which == "both":
-        return np.r_[np.arange(k), np.arange(m - k, m)]
+        return np.concatenate([np.arange(k), np.arange(m - k, m)])
     return np.sort(np.argsort(-np.abs(values), kind="stable")[:k])
 
 
 def has_converged(values: np.ndarray, residuals: np.ndarray, tol: float, floor: float) -> np.ndarray:
     """Residual ≤ max(tol·|θ|, floor), for each pair."""
-    return residuals <= np.maximum(tol * np.abs(values), floor)
+    converged: np.ndarray = residuals <= np.maximum(tol * np.abs(values), floor)
+    return converged
 
 
 def basis_size(k: int, which: Which, size: int, bytes_available: int, itemsize: int) -> int:
@@ -109,7 +109,8 @@ def restart(krylov: Krylov, k: int, which: Which) -> None:
     """Truncate, in place, to an invariant subspace of QᵀHQ that holds the wanted Ritz vectors and a few more.
 
     The subspace is spanned by Schur vectors of the matrix as computed, not of its symmetric part, so
-    H Q = Q₊ H̄ stays exact although noise makes it unsymmetric.
+    H Q = Q₊ H̄ stays exact although noise makes it unsymmetric. Each restart adds its rounding to what is
+    lost, as independent errors add.
     """
     m = krylov.steps
     wanted = wanted_count(k, which, m)
@@ -126,7 +127,8 @@ def restart(krylov: Krylov, k: int, which: Which) -> None:
     size = int(size)
     leading = rotation[:, :size]
     last = krylov.coefficients[m, :m] @ leading
-    krylov.lost[:size] = krylov.lost[:m] @ np.abs(leading)
+    rounding = krylov.scale * rounding_unit(krylov.basis.dtype, m)
+    krylov.lost[:size] = np.sqrt(krylov.lost[:m] ** 2 @ leading**2 + rounding**2)
     krylov.lost[size:] = 0.0
     krylov.coefficients[:] = 0.0
     krylov.coefficients[:size, :size] = schur[:size, :size]
@@ -134,7 +136,6 @@ def restart(krylov: Krylov, k: int, which: Which) -> None:
     rows = combine(torch.from_numpy(leading.T.copy()).to(krylov.basis.device), krylov.basis[:m])
     krylov.basis[:size] = rows
     krylov.basis[size] = krylov.basis[m].clone()
-    krylov.basis[size + 1 :] = 0.0
     krylov.steps = size
 
 

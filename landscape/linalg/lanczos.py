@@ -21,7 +21,7 @@ from torch import Tensor
 
 from landscape.linalg.operator import Operator, norm
 
-__all__ = ["Krylov", "combine", "inner", "orthogonalise", "tridiagonalise"]
+__all__ = ["Krylov", "combine", "inner", "orthogonalise", "rounding_unit", "tridiagonalise"]
 
 #: Elements converted to float64 at once: small enough for a processor's cache, large enough for a GPU.
 _CHUNK = {"cpu": 1 << 17, "cuda": 1 << 25}
@@ -31,6 +31,14 @@ def _columns(rows: Tensor) -> Iterator[slice]:
     width = max(1, _CHUNK.get(rows.device.type, 1 << 17) // max(1, rows.shape[0]))
     for first in range(0, rows.shape[1], width):
         yield slice(first, first + width)
+
+
+def rounding_unit(dtype: torch.dtype, steps: int) -> float:
+    """Rounding, relative to ‖H‖, of a relation whose ``steps`` vectors were once rotated or made orthogonal.
+
+    Vectors are stored with half a unit of their ``dtype``; the sums in float64 add √steps of its own units.
+    """
+    return float(torch.finfo(dtype).eps + 4 * torch.finfo(torch.float64).eps * steps**0.5)
 
 
 def combine(coefficients: Tensor, rows: Tensor) -> Tensor:
@@ -78,7 +86,8 @@ class Krylov:
         steps: number of columns, m.
         exhausted: the basis spans the whole space.
         breakdowns: how many times the space was found invariant and a fresh random vector taken.
-        lost: (capacity,) length of what was dropped from each column's product there: rounding, but counted.
+        lost: (capacity,) by how much each column of the relation is off: what was dropped from its product
+            in an invariant subspace, and the rounding of restarts.
         scale: length of the longest product so far, a lower bound on ‖H‖.
     """
 
@@ -94,14 +103,15 @@ class Krylov:
     def start(cls, operator: Operator, vector: Tensor, capacity: int) -> Krylov:
         """Begin from ``vector`` (n,), any length but zero."""
         capacity = min(capacity, operator.size)
-        basis = torch.zeros((capacity + 1, operator.size), dtype=operator.dtype, device=operator.device)
+        # Not zeroed: memory that is never touched is never taken.
+        basis = torch.empty((capacity + 1, operator.size), dtype=operator.dtype, device=operator.device)
         vector = vector.to(operator.device, torch.float64)
         basis[0] = vector / norm(vector)
         return cls(basis, np.zeros((capacity + 1, capacity)), np.zeros(capacity))
 
     @property
     def capacity(self) -> int:
-        return self.coefficients.shape[1]
+        return int(self.coefficients.shape[1])
 
     @property
     def projected(self) -> np.ndarray:
@@ -112,6 +122,11 @@ class Krylov:
     def relation(self) -> np.ndarray:
         """H̄, (m + 1, m)."""
         return self.coefficients[: self.steps + 1, : self.steps]
+
+    @property
+    def drift(self) -> float:
+        """By how much the relation is off for a Ritz vector, at most."""
+        return float(self.lost[: self.steps].max(initial=0.0))
 
     def next_vector(self) -> Tensor:
         """The basis vector whose product is due, (n,)."""

@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from landscape.linalg.lanczos import Krylov, rounding_unit
 from landscape.linalg.operator import Operator, norm
 
 __all__ = ["noise_floor", "repeated_error", "rounding_floor"]
@@ -35,21 +36,18 @@ def repeated_error(operator: Operator, vector: Tensor) -> float:
     return math.sqrt(variance * operator.size * quantile)
 
 
+def noise_floor(krylov: Krylov, error: float, length: float) -> float:
+    """What the products behind ``krylov`` can be wrong by, and its relation by rounding.
+
+    Args:
+        error: what one product was found to be wrong by.
+        length: the length of that product. Errors grow with the products they belong to, so the error is
+            carried over to the longest product so far. 0: not known, the error is taken as it is.
+    """
+    growth = max(1.0, krylov.scale / length) if length > 0 else 1.0
+    return error * growth + rounding_floor(krylov.basis.dtype, krylov.scale, krylov.steps) + krylov.drift
+
+
 def rounding_floor(dtype: torch.dtype, scale: float, steps: int) -> float:
-    """Rounding of the basis vectors and of the orthogonalisation, for products of length up to ``scale``.
-
-    Each stored vector is rounded to half a unit, and so is each restart's rotation of them; the sums in
-    float64 add √steps of its own units.
-    """
-    double = torch.finfo(torch.float64).eps
-    return scale * (4 * torch.finfo(dtype).eps / 2 + 4 * double * math.sqrt(steps + 1))
-
-
-def noise_floor(dtype: torch.dtype, error: float, length: float, scale: float, steps: int) -> float:
-    """What any product so far can be wrong by, from the ``error`` of one product of this ``length``.
-
-    Errors grow with the products they belong to, so the error is carried over to products of length up to
-    ``scale``. ``length`` 0: not known, the error is taken as it is.
-    """
-    growth = max(1.0, scale / length) if length > 0 else 1.0
-    return error * growth + rounding_floor(dtype, scale, steps)
+    """Rounding of a basis and of a Ritz vector in it, for products of length up to ``scale``."""
+    return 2 * scale * rounding_unit(dtype, steps + 1)

@@ -51,9 +51,7 @@ class Locked:
     @classmethod
     def rotated(cls, rows: Tensor, images: Tensor, products: int, searched: int = 0) -> Locked:
         """Rayleigh–Ritz in the span of orthonormal ``rows`` (l, n), whose products are ``images``."""
-        projected = inner(images, rows).cpu().numpy()
-        values, rotation = _descending(projected)
-        turn = torch.from_numpy(rotation.T.copy()).to(rows.device)
+        values, turn = _descending(inner(images, rows))
         vectors, images = combine(turn, rows).to(rows.dtype), turn @ images
         return cls(vectors, images, values, _residuals(vectors, images, values), products, searched)
 
@@ -151,17 +149,14 @@ def _later(start: Callable[[int, int], Tensor], search: int, breakdown: int) -> 
 
 def _merged(locked: Locked, krylov: Krylov, k: int, which: Which) -> Locked:
     """The wanted pairs by Rayleigh–Ritz in the span of the locked vectors and those of the search."""
-    lead, m = len(locked.values), krylov.steps
-    searched = krylov.coefficients[: m + 1, lead:m]
-    projected = np.concatenate([inner(locked.images, krylov.basis[:m]).cpu().numpy().T, searched[:m]], axis=1)
-    values, coordinates = _descending(projected)
+    lead, m, basis = len(locked.values), krylov.steps, krylov.basis
+    searched = torch.from_numpy(krylov.coefficients[: m + 1, lead:m]).to(basis.device)
+    values, coordinates = _descending(torch.cat([inner(locked.images, basis[:m]).T, searched[:m]], dim=1))
     chosen = select(values, k, which)
-    values, rows = values[chosen], coordinates[:, chosen].T.copy()
-    device = krylov.basis.device
-    vectors = combine(torch.from_numpy(rows).to(device), krylov.basis[:m]).to(krylov.basis.dtype)
-    images = torch.from_numpy(rows[:, :lead].copy()).to(device) @ locked.images
-    images += combine(torch.from_numpy(rows[:, lead:] @ searched.T).to(device), krylov.basis[: m + 1])
-    return Locked(vectors, images, values, _residuals(vectors, images, values))
+    rows = coordinates[torch.from_numpy(chosen).to(basis.device)]
+    vectors = combine(rows, basis[:m]).to(basis.dtype)
+    images = rows[:, :lead] @ locked.images + combine(rows[:, lead:] @ searched.T, basis[: m + 1])
+    return Locked(vectors, images, values[chosen], _residuals(vectors, images, values[chosen]))
 
 
 def _differ(before: Locked, after: Locked, floor: float) -> bool:
@@ -171,13 +166,14 @@ def _differ(before: Locked, after: Locked, floor: float) -> bool:
 
 
 def _orthonormal(vectors: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.linalg.qr(vectors.double().T).Q.T.to(dtype).contiguous()
+    rows: Tensor = torch.linalg.qr(vectors.double().T).Q.T
+    return rows.to(dtype).contiguous()
 
 
-def _descending(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues, descending, and eigenvectors (columns) of the symmetric part."""
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return values[::-1].copy(), vectors[:, ::-1]
+def _descending(matrix: Tensor) -> tuple[np.ndarray, Tensor]:
+    """Eigenvalues, descending, and eigenvectors (as rows) of the symmetric part."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    return values.flip(0).cpu().numpy(), vectors.flip(1).T.contiguous()
 
 
 def _residuals(vectors: Tensor, images: Tensor, values: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from landscape.linalg.operator import Operator
 from landscape.linalg.probes import gaussian
 from landscape.linalg.verify import Locked, verify
 
-__all__ = ["Floor", "Found", "find"]
+__all__ = ["Floor", "Found", "check_claims", "exact_residuals", "find", "matched"]
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Floor:
             self.error = self.operator.error(vector)
         if self.length == 0.0 and krylov.steps == 2:
             self.length = float(np.linalg.norm(krylov.relation[:, 1]))
-        return noise_floor(self.operator.dtype, self.error, self.length, krylov.scale, krylov.steps)
+        return noise_floor(krylov, self.error, self.length)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def find(
     vector = gaussian(n, seed, "start") if start is None else start
     krylov = Krylov.start(operator, vector, n if capacity is None else capacity)
     products, done = 0, False
-    for _, pairs, done in eigenpairs(
+    for _, _, over in eigenpairs(
         operator,
         krylov,
         k=k,
@@ -83,7 +83,7 @@ def find(
         floor=floor,
         fresh=lambda i: gaussian(n, seed, "fresh", i),
     ):
-        products += 1
+        products, done = products + 1, over
         if products >= at_most:
             break
     level = floor(krylov)
@@ -94,7 +94,7 @@ def find(
     if check:
         locked = Locked.measure(operator, vectors)
         spent = products
-        for locked, done in verify(
+        for state, over in verify(
             operator,
             locked,
             k=k,
@@ -104,7 +104,7 @@ def find(
             tol=tol,
             start=lambda search, i: gaussian(n, seed, "verify", search, i),
         ):
-            products = spent + locked.products
+            locked, done, products = state, over, spent + state.products
             if done or products >= at_most:
                 break
         pairs = Pairs(locked.values, locked.residuals, np.zeros((0, 0)))
@@ -113,4 +113,40 @@ def find(
     converged = has_converged(pairs.values, pairs.residuals, tol, level)
     return Found(
         pairs.values, pairs.residuals, vectors, level, converged, products, done, krylov, every, wanted
+    )
+
+
+def matched(bounds: np.ndarray, eigenvalues: np.ndarray) -> bool:
+    """Whether each interval (k, 2) can be given an eigenvalue of its own that lies in it."""
+    free = np.sort(eigenvalues).tolist()
+    for low, high in sorted(bounds.tolist(), key=lambda interval: interval[1]):
+        inside = [value for value in free if low <= value <= high]
+        if not inside:
+            return False
+        free.remove(inside[0])
+    return True
+
+
+def exact_residuals(found: Found, matrix: Tensor) -> np.ndarray:
+    """‖Hy − θy‖ of the reported pairs with the exact matrix, in float64."""
+    vectors = found.vectors
+    return torch.linalg.vector_norm(
+        vectors @ matrix - torch.from_numpy(found.values)[:, None] * vectors, dim=1
+    ).numpy()
+
+
+def check_claims(found: Found, matrix: Tensor, eigenvalues: np.ndarray, tol: float, label: str = "") -> None:
+    """Every claim that a run makes about its pairs, against the exact matrix and its eigenvalues."""
+    # The reference itself is exact to rounding only.
+    rounding = 1e-15 * len(eigenvalues) ** 0.5 * np.abs(eigenvalues).max(initial=0.0)
+    exact = exact_residuals(found, matrix)
+    assert (exact <= found.residuals + found.floor + rounding).all(), f"{label}: residuals claim too much"
+    claimed = np.maximum(tol * np.abs(found.values), found.floor) + found.floor + rounding
+    assert (exact <= claimed)[found.converged].all(), f"{label}: called converged, but is not"
+    widened = found.intervals + np.array([-rounding, rounding])
+    assert matched(widened, eigenvalues), f"{label}: intervals without an eigenvalue of their own"
+    assert (np.diff(found.values) <= 0).all(), f"{label}: values not descending"
+    gram = found.vectors @ found.vectors.T
+    assert torch.allclose(gram, torch.eye(len(gram), dtype=gram.dtype), rtol=0, atol=1e-5), (
+        f"{label}: not orthonormal"
     )

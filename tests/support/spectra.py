@@ -1,4 +1,4 @@
-"""Symmetric matrices of known eigenvalues, rotated at random, and operators whose products are wrong on purpose."""
+"""Symmetric matrices of known eigenvalues, rotated at random, and operators that are wrong on purpose."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rotated(eigenvalues: np.ndarray, seed: int) -> Tensor:
 
 
 def digits_like(size: int, seed: int) -> np.ndarray:
-    """Eigenvalues like those of a small trained classifier: a few outliers above a narrow bulk around zero."""
+    """Eigenvalues like a small trained classifier's: a few outliers above a narrow bulk around zero."""
     top = [
         2.9,
         2.5,
@@ -50,7 +50,7 @@ def digits_like(size: int, seed: int) -> np.ndarray:
 
 
 class NoisyOperator(MatrixOperator):
-    """Each product is wrong by a fresh random vector, its length a ``share`` of the product's (or ``absolute``)."""
+    """Each product is wrong by a fresh random vector: a ``share`` of its length, plus ``absolute``."""
 
     def __init__(
         self, matrix: Tensor, share: float, seed: int, dtype: torch.dtype | None = None, absolute: float = 0.0
@@ -67,7 +67,7 @@ class NoisyOperator(MatrixOperator):
         return products + sigma * torch.randn(products.shape, dtype=torch.float64, generator=self._generator)
 
     def error(self, vector: Tensor) -> float:
-        return repeated_error(self, vector) + super().error(vector)
+        return repeated_error(self, vector) + MatrixOperator(self.matrix, self.dtype).error(vector)
 
 
 class AsymmetricOperator(MatrixOperator):
@@ -83,7 +83,7 @@ class AsymmetricOperator(MatrixOperator):
         return (vectors.to(self.dtype) @ self.wrong.to(self.dtype).T).double()
 
     def error(self, vector: Tensor) -> float:
-        return 2 * norm(self.apply(vector[None])[0] - self.exact @ vector.double()) + super().error(vector)
+        return 2 * norm(self.apply(vector[None])[0] - self.exact @ vector.double())
 
 
 def _decaying(n: int, draw: np.random.Generator) -> np.ndarray:
