@@ -65,9 +65,16 @@ def print_result(console: Console, result: Result) -> None:
 def _loss_line(result: Result) -> str:
     accuracy = "" if result.accuracy is None else f"accuracy {100 * result.accuracy:.4g} %, "
     terms = "" if result.terms == result.examples else f"{result.terms} loss terms, "
+    kinds = {
+        "frozen, left out": result.frozen_parameters,
+        "tied, counted once": result.tied_parameters,
+        "unused by the loss": result.unused_parameters,
+    }
+    others = "".join(f"; {count} {kind}" for kind, count in kinds.items() if count)
     return (
         f"loss {figure(result.loss, 6)} ({accuracy}{result.examples} examples, {terms}"
-        f"{result.parameters} parameters, gradient norm {figure(result.gradient_norm, 4)}): is this my loss?"
+        f"{result.parameters} parameters{others}, gradient norm {figure(result.gradient_norm, 4)}): "
+        "is this my loss?"
     )
 
 

@@ -149,7 +149,7 @@ class Data:
             count, first = examples_in(batch), 0
             while first < count:
                 step = size if isinstance(size, int) else size()
-                yield batch if count <= step else rows_of(batch, slice(first, first + step))
+                yield batch if first == 0 and count <= step else rows_of(batch, slice(first, first + step))
                 first += step
 
 

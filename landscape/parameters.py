@@ -31,6 +31,12 @@ class Layout:
     def size(self) -> int:
         return sum(self._sizes)
 
+    def count(self, names: Sequence[str]) -> int:
+        """Number of elements of the named parameters."""
+        return sum(
+            shape.numel() for name, shape in zip(self.names, self.shapes, strict=True) if name in names
+        )
+
     def split(self, vector: Tensor) -> list[Tensor]:
         """Views of a flat vector (n,), shaped as the parameters."""
         parts = torch.split(vector, self._sizes)

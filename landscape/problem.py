@@ -132,6 +132,7 @@ class Problem:
         for parameter in self.selection.tensors:
             parameter.requires_grad_(True)
         self.notes = (*notes, *self.data.notes)
+        self._twins: dict[torch.dtype, Problem] = {}
         self.description = {
             **(description or {}),
             "model": (description or {}).get("model", type(model).__name__),
@@ -411,13 +412,15 @@ class Problem:
             )
 
     def in_dtype(self, dtype: torch.dtype) -> Problem:
-        """The same problem in another arithmetic, on the same data (weights copied)."""
+        """The same problem in another arithmetic, on the same data (weights copied, once)."""
         if self.dtype == dtype:
             return self
-        twin = copy.copy(self)
-        twin.dtype = dtype
-        twin.model = cast(own_copy(self.model), self.device, dtype)
-        chosen = dict(twin.model.named_parameters())
-        names = self.selection.layout.names
-        twin.selection = replace(self.selection, tensors=tuple(chosen[name] for name in names))
-        return twin
+        if dtype not in self._twins:
+            twin = copy.copy(self)
+            twin.dtype, twin._twins = dtype, {}
+            twin.model = cast(own_copy(self.model), self.device, dtype)
+            chosen = dict(twin.model.named_parameters())
+            names = self.selection.layout.names
+            twin.selection = replace(self.selection, tensors=tuple(chosen[name] for name in names))
+            self._twins[dtype] = twin
+        return self._twins[dtype]

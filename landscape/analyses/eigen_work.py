@@ -93,6 +93,7 @@ class Work:
             "loss": evaluation.loss,
             "gradient_norm": norm(evaluation.gradient),
             "accuracy": evaluation.accuracy,
+            "unused": problem.selection.layout.count(evaluation.unused),
             "product_error": 0.0,
             "product_length": 0.0,
             "floor": 0.0,

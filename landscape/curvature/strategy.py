@@ -25,7 +25,7 @@ _WORTH = 0.95
 #: Sizes go on growing until one is this much slower per example than the fastest.
 _HOPEFUL = 1.25
 #: Growth of the sizes tried, and the first of them.
-_GROWTH, _FIRST = 2, 8
+_GROWTH, _FIRST = 4, 8
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def _measure(problem: Problem, largest: int) -> tuple[Evaluation, int]:
     if problem.train_mode or problem.batch_size:
         return problem.measure(), problem.batch_size or problem.examples
     ladder = _Ladder(largest)
-    return problem.measure(ladder.timed(problem)), ladder.best()
+    evaluation = problem.measure(ladder.timed(problem))
+    # Pieces of one size: 1797 examples are cut into 2 of 899, not into 1024 and 773.
+    return evaluation, -(-problem.examples // -(-problem.examples // ladder.best()))
 
 
 def graph_bytes(problem: Problem, examples: int, per_example: float) -> int:
@@ -116,11 +118,15 @@ class _Ladder:
         self._warm = False
 
     def best(self) -> int:
-        """The fastest size; a smaller one only where it is clearly faster."""
-        if not self.seconds_per_example:
-            return self.size
-        fastest = min(self.seconds_per_example.values())
-        return max(s for s, t in self.seconds_per_example.items() if t <= fastest / _WORTH)
+        """The fastest size, a smaller one only where it is clearly faster.
+
+        Where the largest size that the data let us try is the best of them, one step more is taken unseen.
+        """
+        known = self.seconds_per_example
+        if not known:
+            return self.largest
+        chosen = max(size for size, each in known.items() if each <= min(known.values()) / _WORTH)
+        return min(chosen * _GROWTH, self.largest) if chosen == max(known) else chosen
 
     def timed(self, problem: Problem) -> Iterator[Piece]:
         """The problem's pieces; the time until the next one is asked for is the time each has taken."""
@@ -132,15 +138,13 @@ class _Ladder:
             self._took(piece.examples, time.perf_counter() - start)
 
     def _took(self, examples: int, seconds: float) -> None:
-        if examples < self.size:  # the end of a batch: no fair measurement
-            return
         if not self._warm:  # the first piece pays for the start of everything
             self._warm = True
             return
-        each = seconds / examples
-        known = self.seconds_per_example.get(self.size)
-        self.seconds_per_example[self.size] = each if known is None else min(known, each)
-        tried = max(self.seconds_per_example)
-        grown = min(tried * _GROWTH, self.largest)
-        hopeful = self.seconds_per_example[tried] <= _HOPEFUL * min(self.seconds_per_example.values())
-        self.size = grown if hopeful and grown > tried else self.best()
+        known, each = self.seconds_per_example, seconds / examples
+        if known and examples < max(known):  # the end of a batch
+            return
+        known[examples] = min(each, known.get(examples, each))
+        tried = max(known)
+        hopeful = known[tried] <= _HOPEFUL * min(known.values())
+        self.size = min(tried * _GROWTH, self.largest) if hopeful else self.best()

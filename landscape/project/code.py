@@ -108,14 +108,15 @@ class Importer:
         try:
             with contextlib.redirect_stdout(sys.stderr), _same_randomness():
                 yield
-        except LandscapeError:
-            raise
         except Exception as error:
-            passed = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+            cause = error.__cause__ if isinstance(error, LandscapeError) else error
+            if not isinstance(cause, Exception):
+                raise
+            passed = [frame.filename for frame in traceback.extract_tb(cause.__traceback__)]
             own = [file for file in passed if file in self._files]
             if not own:
                 raise
-            raise _explained(error, source, own[-1], "raised") from error
+            raise _explained(cause, source, own[-1], "raised") from cause
 
     def _file(self, source: Source, place: str) -> types.ModuleType:
         path = (source.folder / Path(place).expanduser()).resolve()

@@ -50,6 +50,11 @@ class Result:
     examples: int = quantity("Number of examples used.")
     terms: float = quantity("Number of loss terms the mean is over (examples, elements, tokens, weights).")
     parameters: int = quantity("Number of parameters measured (tied ones counted once).")
+    frozen_parameters: int = quantity("Parameters left out because they are not trainable.", default=0)
+    tied_parameters: int = quantity(
+        "Parameters that appear again under another name, counted once.", default=0
+    )
+    unused_parameters: int = quantity("Measured parameters that the loss does not depend on.", default=0)
     accuracy: float | None = quantity(
         "Share of terms whose label is predicted right, where labels are classes.", default=None
     )

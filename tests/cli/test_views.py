@@ -75,8 +75,10 @@ def test_the_missed_eigenvalue_statement(capsys: pytest.CaptureFixture[str]) -> 
     assert "--verify N" in text
     both = printed(capsys, missed_below=-0.30001)
     assert "λmin below -0.3001 has probability at most 5 %; ε" in both
-    absent = printed(capsys, missed_epsilon=None, missed_above=None, verified=20)
-    assert "not available (needs a random start" in absent
+    absent = printed(
+        capsys, missed_epsilon=None, missed_above=None, missed_reason="too few products", verified=20
+    )
+    assert "not available: too few products" in absent
     assert "20 products spent" in absent
 
 
