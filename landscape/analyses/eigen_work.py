@@ -44,7 +44,7 @@ class Work:
         self.history: list[float] = []
         self.locked: Locked | None = None
         self.extra: dict[str, np.ndarray] = {}
-        self._known: tuple[tuple[int, int], Pairs] | None = None
+        self._every: Pairs | None = None
         self.counters: dict[str, Any] = {}
         if start.saved is None:
             self._measure(start.strategy)
@@ -154,7 +154,7 @@ class Work:
             self._floor(krylov)
         c["products"] += 1
         c["passes"] += 1
-        self._known = None
+        self._every = pairs.among
         complete = len(pairs.values) == self._wanted()
         self.history.append(float(pairs.residuals.max()) if complete else float("nan"))
         if not c["restarted"]:
@@ -224,11 +224,8 @@ class Work:
         return int(has_converged(pairs.values, pairs.residuals, self.settings.tol, floor).sum())
 
     def _ritz(self) -> Pairs:
-        """All Ritz pairs as they stand, computed once a product."""
-        now = (self.krylov.steps, self.counters["products"])
-        if self._known is None or self._known[0] != now:
-            self._known = now, ritz_pairs(self.krylov)
-        return self._known[1]
+        """All Ritz pairs as they stand."""
+        return ritz_pairs(self.krylov) if self._every is None else self._every
 
     def _pairs(self) -> tuple[Pairs, Pairs]:
         """(the wanted pairs, the other Ritz pairs)."""
@@ -265,6 +262,8 @@ class Work:
 
     def _expected(self) -> int | None:
         """Products until the end, from how fast the largest residual has been falling; None while unknown."""
+        if self.counters["seconds"] < 1.0:  # nobody looks yet
+            return None
         logs = np.log(np.array(self.history[-12:]) + 1e-300)
         logs = logs[np.isfinite(logs)]
         pairs = self._pairs()[0] if len(logs) >= 4 else None

@@ -40,14 +40,16 @@ class Pairs:
         values: (m,) float64.
         residuals: (m,) ‖Hy − θy‖ for the products as computed.
         coordinates: (m, m), column i the pair's vector in the basis.
+        among: all the pairs that these were selected from.
     """
 
     values: np.ndarray
     residuals: np.ndarray
     coordinates: np.ndarray
+    among: Pairs | None = None
 
     def __getitem__(self, indices: np.ndarray) -> Pairs:
-        return Pairs(self.values[indices], self.residuals[indices], self.coordinates[:, indices])
+        return Pairs(self.values[indices], self.residuals[indices], self.coordinates[:, indices], self)
 
     def vectors(self, basis: Tensor) -> Tensor:
         """The Ritz vectors as rows, (pairs, n) float64."""

@@ -51,8 +51,9 @@ def _kill_and_resume(path: Path, seconds: float, number: int) -> bool:
 
 
 def _moments(count: int, duration: float, seed: int) -> list[float]:
+    """At once after the first state, and at random ones."""
     generator = random.Random(seed)
-    return [generator.uniform(0, 0.8 * duration) for _ in range(count)]
+    return [0.0, *(generator.uniform(0, 0.8 * duration) for _ in range(count - 1))]
 
 
 def test_kill_9_in_mid_iteration(undisturbed: tuple[EigenResult, float], tmp_path: Path) -> None:
