@@ -51,7 +51,7 @@ test-long: test ## The same with the full counts of the random, fuzz and kill te
 bench: $(VENV)/stamp-bench ## Products and eigenpairs, measured against other libraries (minutes).
 	@mkdir -p build/bench
 	$(BIN)/python -m tests.benchmarks.product --json build/bench/product.json
-	$(BIN)/python -m tests.benchmarks.peers --json build/bench/peers.json
+	$(BIN)/python -m tests.benchmarks.certified --memory --json build/bench/certified.json
 
 clean: ## Remove the environment, caches and what demo and bench wrote.
 	rm -rf $(VENV) demo build dist *.egg-info

@@ -1,6 +1,4 @@
-"""Top eigenpairs by other libraries, side by side: products, CPU time and true residuals.
-
-    python -m tests.benchmarks.peers [WORKLOAD ...] [-k 1 5 10] [--seeds 3] [--json FILE]
+"""Top eigenpairs by other libraries, for :mod:`tests.benchmarks.certified`.
 
 Every adapter has one form: ``(model, loss_fn, batches, k, seed=…, …) -> Pairs``. The extra ``bench`` installs
 what they import.
@@ -8,15 +6,10 @@ what they import.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -27,10 +20,9 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 from tests.benchmarks.product import KeptProduct, rebuilt_product
-from tests.benchmarks.workloads import WORKLOADS, Batch, LossFn, Workload, measured, workload
+from tests.benchmarks.workloads import Batch, LossFn
 
 __all__ = [
-    "PEERS",
     "Pairs",
     "curvlinops",
     "eigenthings",
@@ -197,90 +189,3 @@ def true_residuals(model: nn.Module, loss_fn: LossFn, batches: Sequence[Batch], 
         v = torch.from_numpy(column / np.linalg.norm(column))
         residuals.append(float((rebuilt_product(exact, loss_fn, data, v) - theta * v).norm()))
     return np.array(residuals)
-
-
-#: Name to solver; each takes ``(model, loss_fn, batches, k, seed=…)``.
-PEERS: dict[str, Callable[..., Pairs]] = {
-    "pyhessian, defaults": pyhessian,
-    "pyhessian, tol 1e-6": partial(pyhessian, tol=1e-6, max_iterations=1000),
-    "hessian-eigenthings, defaults": eigenthings,
-    "hessian-eigenthings, 3k+10 steps": lambda *args, seed: eigenthings(
-        *args, seed=seed, steps=3 * args[3] + 10, reorthogonalize=True
-    ),
-    "curvlinops + eigsh, tol 1e-3": curvlinops,
-    "kept graph + eigsh, tol 1e-3": kept_eigsh,
-    "kept graph + eigsh, ncv 2k+6": lambda *args, seed: kept_eigsh(*args, seed=seed, ncv=2 * args[3] + 6),
-}
-
-
-@dataclass(frozen=True)
-class PeerFigures:
-    """One solver on one workload; means over the start vectors, worst of the errors."""
-
-    workload: str
-    k: int
-    peer: str
-    products: float
-    seconds: float
-    residual: float
-    value_error: float
-
-
-def compare(work: Workload, k: int, peer: str, exact: Floats, seeds: Sequence[int]) -> PeerFigures:
-    """Time one peer and recompute what it claims; ``exact`` holds the true top eigenvalues."""
-    products, seconds, residuals, errors = [], [], [], []
-    for seed in seeds:
-        start = time.process_time()
-        pairs = PEERS[peer](work.model, work.loss_fn, work.batches, k, seed=seed)
-        seconds.append(time.process_time() - start)
-        products.append(pairs.products)
-        norms = true_residuals(work.model, work.loss_fn, work.batches, pairs)
-        residuals.append(np.max(norms / np.abs(pairs.eigenvalues)))
-        errors.append(np.max(np.abs(pairs.eigenvalues - exact[:k]) / np.abs(exact[:k])))
-    return PeerFigures(
-        work.name,
-        k,
-        peer,
-        float(np.mean(products)),
-        float(np.mean(seconds)),
-        float(np.max(residuals)),
-        float(np.max(errors)),
-    )
-
-
-def reference(work: Workload, k: int) -> Floats:
-    """The top ``k`` eigenvalues by ARPACK in float64 to 1e-9."""
-    model, batches = in_double(work.model, work.batches)
-    return kept_eigsh(model, work.loss_fn, batches, k, tol=1e-9, ncv=4 * k + 10).eigenvalues
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Top Hessian eigenpairs by other libraries.")
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS))
-    parser.add_argument("-k", type=int, nargs="+", default=[1, 5, 10])
-    parser.add_argument("--seeds", type=int, default=3, help="number of start vectors")
-    parser.add_argument("--peer", choices=PEERS, action="append", help="only this one (repeatable)")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    args = parser.parse_args()
-    print(f"{'top k':38} {'products':>9} {'seconds':>9} {'residual':>9} {'value error':>12}")
-    rows: list[PeerFigures] = []
-    for name in args.workloads or ["digits", "resnet-32", "transformer-16"]:
-        work = workload(name)
-        with measured():
-            exact = reference(work, max(args.k))
-            for k in args.k:
-                print(f"{work.name}, k = {k}")
-                for peer in args.peer or PEERS:
-                    row = compare(work, k, peer, exact, range(args.seeds))
-                    rows.append(row)
-                    print(
-                        f"  {peer:36} {row.products:9.1f} {row.seconds:9.3f} {row.residual:9.1e} "
-                        f"{row.value_error:12.1e}",
-                        flush=True,
-                    )
-    if args.json:
-        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
