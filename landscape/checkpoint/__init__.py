@@ -4,14 +4,12 @@ from landscape.checkpoint.inspection import Inspection, StateSummary, TensorEntr
 from landscape.checkpoint.matching import load_into
 from landscape.checkpoint.reading import Checkpoint, load_checkpoint
 from landscape.checkpoint.save import save_checkpoint
-from landscape.checkpoint.text import escape_text
 
 __all__ = [
     "Checkpoint",
     "Inspection",
     "StateSummary",
     "TensorEntry",
-    "escape_text",
     "inspect_checkpoint",
     "load_checkpoint",
     "load_into",

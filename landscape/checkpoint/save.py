@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.torch
@@ -17,6 +14,7 @@ from torch import Tensor
 
 from landscape.checkpoint.text import shown
 from landscape.errors import CheckpointError
+from landscape.files import replace_atomically
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "save_checkpoint"]
 
@@ -57,9 +55,7 @@ def save_checkpoint(
         _write_safetensors(path, state, header | values)
         return
     content = {**header, "state_dict": state, "metadata": values}
-    with _replacing(path) as temporary, temporary.open("xb") as file:
-        torch.save(content, file)
-        _flush(file)
+    _write(path, lambda file: torch.save(content, file))
 
 
 def _state(source: torch.nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,41 +121,15 @@ def _write_safetensors(path: Path, state: dict[str, Tensor], values: dict[str, P
             found=shown(error, 200),
             do="save with the suffix .pt",
         ) from error
-    with _replacing(path) as temporary, temporary.open("xb") as file:
-        file.write(raw)
-        _flush(file)
+    _write(path, lambda file: file.write(raw))
 
 
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; on success it replaces ``path``, otherwise it is removed."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
-        yield temporary
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        replace_atomically(path, write)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {shown(path)}",
             found=shown(error.strerror or error),
             do="check the folder and its rights",
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable, where the system can."""
-    opened: Callable[..., int] = os.open
-    with suppress(OSError):
-        descriptor = opened(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

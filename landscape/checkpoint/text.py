@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["escape_text", "listing", "plural", "shown"]
+from landscape.files import printable
 
-
-def escape_text(text: object) -> str:
-    """``text`` with every character that a terminal would not simply print written as a backslash escape.
-
-    Covers control and terminal escape codes, line and paragraph separators, bidirectional overrides and
-    lone surrogates. Letters of all scripts stay as they are.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+__all__ = ["listing", "plural", "shown"]
 
 
 def shown(text: object, limit: int = 100) -> str:
     """``text`` escaped, with the middle left out where it is longer than ``limit`` characters."""
-    line = escape_text(text)
+    line = printable(text)
     if len(line) <= limit:
         return line
     half = (limit - 1) // 2

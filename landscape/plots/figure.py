@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from landscape.errors import InputError
+from landscape.files import printable, replace_atomically
 from landscape.plots.spectrum import spectrum
-from landscape.plots.style import printable, style
+from landscape.plots.style import style
 from landscape.results import Result
 
 __all__ = ["figure_for", "save"]
@@ -59,7 +59,7 @@ def save(figure: Figure, path: str | Path, result: Result) -> None:
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in ("png", "pdf", "svg"):
         raise InputError(
-            f"cannot tell the format of {printable(str(path))}",
+            f"cannot tell the format of {printable(path)}",
             found=f"the suffix {printable(path.suffix)!r}" if suffix else "no suffix",
             do="end the name in .png, .pdf or .svg",
         )
@@ -68,10 +68,10 @@ def save(figure: Figure, path: str | Path, result: Result) -> None:
         figure.savefig(picture, format=suffix, dpi=160, metadata=_metadata(suffix, result))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, picture.getvalue())
+        replace_atomically(path, lambda file: file.write(picture.getvalue()))
     except OSError as error:
         raise InputError(
-            f"cannot write {printable(str(path))}",
+            f"cannot write {printable(path)}",
             found=error.strerror or str(error),
             do="check the folder and the room on the disk, or choose another name",
         ) from error
@@ -95,17 +95,3 @@ def _source(result: Result) -> str:
     if checkpoint is None:
         return printable(f"run {provenance.id}")
     return printable(f"run {provenance.id}; checkpoint {checkpoint.path}; SHA-256 {checkpoint.sha256}")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -10,9 +10,10 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from landscape.files import printable
 from landscape.results import Result
 
-__all__ = ["BLACK", "BLUE", "GREEN", "GREY", "VERMILLION", "caption", "new_figure", "printable", "style"]
+__all__ = ["BLACK", "BLUE", "GREEN", "GREY", "VERMILLION", "caption", "new_figure", "style"]
 
 # Okabe & Ito (2008), Color Universal Design; each is told apart in grey by its marker as well.
 BLUE, VERMILLION, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#7F7F7F"
@@ -58,11 +59,6 @@ def caption(result: Result) -> str:
     if result.status != "complete":
         parts.append(result.status.replace("_", " "))
     return " · ".join(printable(part) for part in parts).replace("$", r"\$")
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, control and other unprintable characters written as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _counted(count: int, noun: str) -> str:

@@ -10,9 +10,9 @@ __all__ = ["nearest", "shown"]
 
 def shown(text: object, limit: int = 200) -> str:
     """``text`` on one line, escaped for the terminal and cut to ``limit`` characters."""
-    from landscape.checkpoint import escape_text
+    from landscape.files import printable
 
-    line = escape_text(" ".join(str(text).split()))
+    line = printable(" ".join(str(text).split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

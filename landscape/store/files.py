@@ -1,4 +1,4 @@
-"""Files that a kill cannot break: atomic replacement, a lock between writers, and errors that advise."""
+"""A lock between writers, and errors of the operating system that advise."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from landscape.errors import StoreError
+from landscape.files import printable
 
-__all__ = ["locked", "os_errors", "printable", "remove_stale", "replace_atomically"]
+__all__ = ["locked", "os_errors"]
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or write elsewhere with -o FILE",
@@ -34,11 +33,6 @@ _ADVICE = {
 }
 
 
-def printable(text: object) -> str:
-    """``text`` as one line, control and other unprintable characters written as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
-
-
 @contextlib.contextmanager
 def os_errors(what: str, path: Path) -> Iterator[None]:
     """Turn an ``OSError`` inside into a :class:`StoreError` that says ``what`` failed and what to do."""
@@ -50,41 +44,6 @@ def os_errors(what: str, path: Path) -> Iterator[None]:
             error.errno or 0, "check the file and its folder, or choose another with -o FILE"
         )
         raise StoreError(f"cannot {what} {printable(path)}", found=reason, do=advice) from error
-
-
-def replace_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a new file beside ``path``, then put it in the place of ``path`` in one step.
-
-    Whenever the process or the machine stops, ``path`` is the old file or the new one, each whole. If
-    anything fails, ``path`` is as before and the new file is gone. Links are followed, a mode is kept.
-
-    Raises:
-        OSError: the folder cannot be written, or the disk is full.
-    """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f"{_temporary_prefix(target)}{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w+b") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(OSError):
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
-
-
-def remove_stale(path: Path) -> None:
-    """Remove new files that killed writers of ``path`` left behind. Only while holding its lock."""
-    target = Path(os.path.realpath(path))
-    prefix = _temporary_prefix(target)
-    with os.scandir(target.parent) as entries:
-        stale = [e.path for e in entries if e.name.startswith(prefix) and e.name.endswith(".tmp")]
-    for name in stale:
-        Path(name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -141,17 +100,3 @@ def _is_still(lock: Path, descriptor: int) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(found, os.fstat(descriptor))
-
-
-def _temporary_prefix(target: Path) -> str:
-    return f".{target.name}."
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a replacement last through a power cut, where the file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscape.errors import StoreError
-from landscape.store.files import os_errors, printable
+from landscape.files import printable
+from landscape.store.files import os_errors
 from landscape.store.record import Attribute, Record, Variable
 
 __all__ = [

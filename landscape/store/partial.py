@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscape.errors import StoreError
-from landscape.store.files import os_errors, printable, remove_stale, replace_atomically
+from landscape.files import printable, remove_stale, replace_atomically
+from landscape.store.files import os_errors
 from landscape.store.record import plain
 
 __all__ = ["PartialFile"]

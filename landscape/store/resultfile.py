@@ -12,8 +12,9 @@ from pathlib import Path
 import h5py
 
 from landscape.errors import StoreError
+from landscape.files import printable, remove_stale, replace_atomically
 from landscape.results import Result
-from landscape.store.files import locked, os_errors, printable, remove_stale, replace_atomically
+from landscape.store.files import locked, os_errors
 from landscape.store.hdf import (
     attributes,
     check_version,

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscape.errors import StoreError
-from landscape.store.files import os_errors, printable, replace_atomically
+from landscape.files import printable, replace_atomically
+from landscape.store.files import os_errors
 from landscape.store.hdf import add_dimension, check_version, dataset_at, opened, write_attributes
 from landscape.store.hdf import attributes as read_attributes
 from landscape.store.record import Attribute

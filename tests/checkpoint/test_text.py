@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from landscape.checkpoint import escape_text
 from landscape.checkpoint.text import listing, plural, shown
+from landscape.files import printable
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ from landscape.checkpoint.text import listing, plural, shown
     ],
 )
 def test_escape(text: str, escaped: str) -> None:
-    assert escape_text(text) == escaped
-    assert escape_text(text).isprintable()
+    assert printable(text) == escaped
+    assert printable(text).isprintable()
 
 
 def test_long_texts_and_lists_are_abridged() -> None:

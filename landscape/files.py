@@ -1,0 +1,66 @@
+"""Writing files whole or not at all, and text from outside made harmless to show."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["printable", "remove_stale", "replace_atomically"]
+
+
+def printable(text: object) -> str:
+    """``text`` as one line, control and other unprintable characters written as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def replace_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill a new file beside ``path``, then put it in the place of ``path`` in one step.
+
+    Whenever the process or the machine stops, ``path`` is the old file or the new one, each whole. If
+    anything fails, ``path`` is as before and the new file is gone. Links are followed, a mode is kept.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f"{_temporary_prefix(target)}{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w+b") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(OSError):
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def remove_stale(path: Path) -> None:
+    """Remove new files that killed writers of ``path`` left behind. Only while holding its lock."""
+    target = Path(os.path.realpath(path))
+    prefix = _temporary_prefix(target)
+    with os.scandir(target.parent) as entries:
+        stale = [e.path for e in entries if e.name.startswith(prefix) and e.name.endswith(".tmp")]
+    for name in stale:
+        Path(name).unlink(missing_ok=True)
+
+
+def _temporary_prefix(target: Path) -> str:
+    return f".{target.name}."
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a replacement last through a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
