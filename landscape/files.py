@@ -13,7 +13,11 @@ __all__ = ["printable", "remove_stale", "replace_atomically"]
 
 
 def printable(text: object) -> str:
-    """``text`` as one line, control and other unprintable characters written as escapes."""
+    """``text`` as one line, control and other unprintable characters written as escapes.
+
+    >>> printable("a layer\\x1b[31m")
+    'a layer\\\\x1b[31m'
+    """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 

@@ -96,7 +96,12 @@ def option(
 
 
 def options_of(settings: type) -> tuple[Option, ...]:
-    """The options of a settings class, in order of declaration."""
+    """The options of a settings class, in order of declaration.
+
+    >>> from landscape.analyses.eigen import Settings
+    >>> [(o.flag, o.default) for o in options_of(Settings)][:3]
+    [('--k', 5), ('--which', 'largest'), ('--tol', 0.001)]
+    """
     hints = typing.get_type_hints(settings)
     found = []
     for field in dataclasses.fields(settings):

@@ -63,6 +63,11 @@ def missed_share(size: int, steps: int, probability: float) -> float | None:
 
     Kuczyński & Woźniakowski 1992, theorem 4.2: 1.648 √n exp(−√ε (2k − 1)), k the dimension of the Krylov
     space. A space of full dimension misses nothing.
+
+    After 30 steps in a million dimensions, at 95 %:
+
+    >>> round(missed_share(10**6, 30, 0.05), 4)
+    0.0311
     """
     if steps < 1:
         return None

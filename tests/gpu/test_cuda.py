@@ -1,0 +1,69 @@
+"""The same figures on a GPU: run with ``pytest -m gpu`` where there is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import landscape
+from tests.support.models import images, mlp, tiny_resnet, tiny_transformer, tokens
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+class Recurrent(nn.Module):
+    """An LSTM whose last state is classified: cuDNN's cannot be differentiated twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.head = nn.LSTM(5, 7, batch_first=True), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.cells(x)[0][:, -1])
+        return logits
+
+
+def cases() -> dict[str, tuple[nn.Module, tuple[Tensor, Tensor]]]:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(70, 4, generator=generator), torch.randint(3, (70,), generator=generator)
+    series = torch.randn(70, 6, 5, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        recurrent = Recurrent()
+    return {
+        "mlp": (mlp(4, 6, 3), (x, y)),
+        "resnet": (tiny_resnet(), images(20, generator, size=8)),
+        "transformer": (tiny_transformer(), tokens(20, 5, generator, vocabulary=12)),
+        "lstm": (recurrent, (series, y)),
+    }
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "transformer", "lstm"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_figures_are_those_of_the_cpu(name: str, dtype: str) -> None:
+    model, data = cases()[name]
+    results = [
+        landscape.eigen(
+            landscape.Problem(model, "cross_entropy", data, device=device, dtype=dtype), k=3, seed=0, tol=1e-6
+        )
+        for device in ("cpu", "cuda")
+    ]
+    cpu, cuda = results
+    assert cuda.loss == pytest.approx(cpu.loss, rel=1e-5)
+    np.testing.assert_allclose(cuda.eigenvalues, cpu.eigenvalues, rtol=1e-4 if dtype == "float32" else 1e-9)
+    assert (cuda.intervals[:, 0] <= cpu.intervals[:, 1]).all()
+    assert (cpu.intervals[:, 0] <= cuda.intervals[:, 1]).all()
+    allowed = np.maximum(1e-3 * np.ma.getdata(cpu.standard_errors), 1e-9)
+    assert (np.abs(np.ma.getdata(cuda.standard_errors - cpu.standard_errors)) <= allowed).all()
+
+
+def test_precision_switches_are_as_before() -> None:
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    model, data = cases()["resnet"]
+    landscape.eigen(landscape.Problem(model, "cross_entropy", data, device="cuda"), k=1, seed=0)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
