@@ -153,11 +153,7 @@ def _weights_hash(problem: Problem) -> str:
 def plan(kind: str, problem: Problem, settings: Any, run: RunSettings) -> Plan:
     """What :func:`execute` would take; a few examples are timed, nothing is stored."""
     of = analysis(kind).plan(problem, settings)
-    piece = next(iter(problem.pieces(min(problem.examples, 32))))
-    problem.measure([piece])
-    start = time.perf_counter()
-    problem.measure([piece])
-    per_gradient = (time.perf_counter() - start) / piece.examples * problem.examples
+    per_gradient = _seconds_per_example(problem) * problem.examples
     return Plan(
         id=run_id(kind, problem, settings, run),
         products=of.products,
@@ -169,6 +165,19 @@ def plan(kind: str, problem: Problem, settings: Any, run: RunSettings) -> Plan:
         parameters=problem.size,
         notes=of.notes,
     )
+
+
+def _seconds_per_example(problem: Problem) -> float:
+    """Time of a gradient, from a few examples, and from more of them where these are done in no time."""
+    for size in (8, 256):
+        piece = next(iter(problem.pieces(size)))
+        problem.measure([piece])
+        start = time.perf_counter()
+        problem.measure([piece])
+        seconds = time.perf_counter() - start
+        if seconds > 0.1:
+            break
+    return seconds / piece.examples
 
 
 def execute(
