@@ -366,7 +366,7 @@ class Problem:
         """
         if self.train_mode:
             return
-        piece = self.sample(16)
+        piece = self.sample(min(16, max(8, self.examples // 4)))
         with self.arithmetic(), torch.no_grad(), preserved_randomness():
             first, again = (float(self._mean(piece, check=True)[0]) for _ in range(2))
         if modules := training_modules(self.model):

@@ -95,7 +95,8 @@ def _by_differences(
     if norm == 0.0:
         return None
     try:
-        few = twin.recast(problem.sample(4))
+        with twin.arithmetic():
+            few = twin.recast(problem.sample(4))
         exact = (products_on(twin, [few], vectors) * vectors).sum(1) * twin.terms
         for h in (step * norm for step in _STEPS):
             sums = _differences(twin, [few], vectors, h)[0].sum(1)
