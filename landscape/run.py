@@ -30,6 +30,7 @@ from landscape.errors import (
     FAILED,
     NOT_REACHED,
     Interrupted,
+    LandscapeError,
     OutOfMemory,
     StoreError,
 )
@@ -130,7 +131,9 @@ def run_id(kind: str, problem: Problem, settings: Any, run: RunSettings) -> str:
 
     identity = {
         "kind": kind,
-        "weights": problem.checkpoint.sha256 if problem.checkpoint else _weights_hash(problem),
+        "checkpoint": problem.checkpoint.sha256 if problem.checkpoint else None,
+        "weights": _weights_hash(problem),
+        "function": _function(problem),
         "data": problem.data.fingerprint,
         "problem": problem.description,
         "parameters": [list(problem.selection.layout.names), problem.size],
@@ -147,7 +150,32 @@ def _identity(settings: Any) -> dict[str, Any]:
 
 
 def _weights_hash(problem: Problem) -> str:
-    return hashlib.sha256(problem.selection.flat().cpu().numpy().tobytes()).hexdigest()
+    """Of all that the model holds: frozen parameters and buffers change the loss, too."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in (*problem.model.named_parameters(), *problem.model.named_buffers()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _function(problem: Problem) -> list[str]:
+    """Loss and gradient norm on a few examples: they tell models and losses of the same name apart.
+
+    In float64 and to six digits, so that threads and devices make no difference. Where the model does not
+    run in float64, in its own arithmetic and to three.
+    """
+    import torch
+
+    from landscape.machine import preserved_randomness
+
+    for dtype, digits in ((torch.float64, 6), (problem.dtype, 3)):
+        with contextlib.suppress(RuntimeError, LandscapeError), preserved_randomness():
+            twin = problem.in_dtype(dtype)
+            found = twin.measure([next(iter(twin.pieces(4)))])
+            return [f"{value:.{digits}g}" for value in (found.loss, float(found.gradient.norm()))]
+    return []  # what is wrong will be said when the work begins
 
 
 def plan(kind: str, problem: Problem, settings: Any, run: RunSettings) -> Plan:
@@ -209,16 +237,18 @@ def execute(
         return _Execution(analysis(kind), problem, settings, run, observer, command).carry_out(None)
     path = stored_path(problem, run)
     identity = run_id(kind, problem, settings, run)
-    if not run.fresh and (found := _finished(path, identity)) is not None:
-        observer.note(
-            f"the same run is stored ({identity} in {path}): shown from there; --fresh computes again"
-        )
-        return found
     partial = PartialFile(partial_path(path, identity))
+    if (found := _finished(path, identity, partial, run, observer)) is not None:
+        return found
     ResultFile(path).check_writable()
     with _only_one(partial.path):
+        if (found := _finished(path, identity, partial, run, observer)) is not None:
+            return found  # by another process, since we looked
         execution = _Execution(analysis(kind), problem, settings, run, observer, command, identity)
         result = execution.carry_out(partial)
+        if result.status == "partial" and _is_finished(path, identity):
+            observer.note("an earlier result of this run is stored: it stays until this one is complete")
+            return result
         result = _with_vectors_apart(result, path)
         ResultFile(path).add(result)
         if result.status != "partial":
@@ -226,17 +256,24 @@ def execute(
     return result
 
 
-def _finished(path: Path, identity: str) -> Result | None:
-    """The stored run of this identity, unless a time limit stopped it."""
+def _finished(
+    path: Path, identity: str, partial: PartialFile, run: RunSettings, observer: Observer
+) -> Result | None:
+    """The stored run of this identity, unless it is to be computed again or that was begun already."""
     from landscape.store import ResultFile
 
-    if not path.exists():
+    if run.fresh or partial.path.exists() or not _is_finished(path, identity):
         return None
-    file = ResultFile(path)
-    for header in file.runs():
-        if header.id == identity and header.status != "partial":
-            return file.read(identity)
-    return None
+    observer.note(f"the same run is stored ({identity} in {path}): shown from there; --fresh computes again")
+    return ResultFile(path).read(identity)
+
+
+def _is_finished(path: Path, identity: str) -> bool:
+    """Whether this run is stored, and no time limit had stopped it."""
+    from landscape.store import ResultFile
+
+    header = ResultFile(path).find(identity)
+    return header is not None and header.status != "partial"
 
 
 @contextlib.contextmanager
@@ -278,6 +315,7 @@ class _Execution:
     command: str
     identity: str = ""
     header: dict[str, Any] = field(default_factory=dict)
+    saved: Saved | None = None
     last_flush: float = -math.inf
     flush_cost: float = 0.0
 
@@ -285,17 +323,17 @@ class _Execution:
         """Run or resume the steps, then finish."""
         from landscape.machine import threads
 
-        saved = self._prepare(partial)
+        self._prepare(partial)
         began = time.monotonic()
         with threads(self.header["threads"]) as count, _signals() as stopped, _own_randomness(self.problem):
             self.header["threads"] = count
-            state, limited = self._loop(partial, saved, stopped, began)
+            state, limited = self._loop(partial, stopped, began)
             result = self.module.finish(self.problem, self.settings, state)
         if limited:
             result = dataclasses.replace(result, status="partial")
         return dataclasses.replace(result, provenance=self._provenance(state))
 
-    def _prepare(self, partial: PartialFile | None) -> Saved | None:
+    def _prepare(self, partial: PartialFile | None) -> None:
         """The header of a new run, or that of the interrupted one with its state."""
         found = partial.read() if partial and not self.run.fresh else None
         given = self.run.seed is not None
@@ -312,26 +350,27 @@ class _Execution:
                 self.observer.note(
                     f"seed {self.header['seed']} (drawn; --seed {self.header['seed']} repeats this run)"
                 )
-            return None
+            return
         self.header, arrays, counters = found
         self.observer.note(f"resumed at step {counters.get('products', 0)} (seed {self.header['seed']})")
         if self.header["versions"] != versions():
             self.observer.note(
                 "software versions have changed since: still right, but not bit for bit the same"
             )
-        return Saved(arrays, dict(counters))
+        self.saved = Saved(arrays, dict(counters))
 
     def _loop(
-        self, partial: PartialFile | None, saved: Saved | None, stopped: Callable[[], bool], began: float
+        self, partial: PartialFile | None, stopped: Callable[[], bool], began: float
     ) -> tuple[Saved, bool]:
         """Step by step to the end, to a limit or to a signal; smaller pieces when memory runs out."""
         from landscape.machine import is_out_of_memory
 
-        strategy, last = self.header["strategy"], None
+        strategy: Mapping[str, Any] | None = self.header["strategy"]
+        state: State | None = None
         while True:
             try:
-                for state in self._steps(saved, strategy):
-                    last = state
+                for state in self._steps(strategy):
+                    self.saved = None  # taken over: not held twice
                     self.header["strategy"] = strategy = dict(state.strategy)
                     self.observer.progress(state.done, state.total, state.text)
                     if state.over:
@@ -342,17 +381,18 @@ class _Execution:
                     if stopped():
                         raise self._interrupted(partial, state)
                     if late:
-                        self.observer.note("time limit reached; the same command goes on from here")
+                        self.observer.note(f"time limit reached; {self._again} goes on from here")
                         return state.save(), True
                 raise AssertionError("an analysis ends with a last state")
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 strategy = self._smaller(strategy, error)
-                saved = last.save() if last else saved
+                self.saved = state.save() if state else self.saved
+                state = None  # with it go the graphs and vectors of the attempt that failed
 
-    def _steps(self, saved: Saved | None, strategy: Mapping[str, Any] | None) -> Iterator[State]:
-        start = Start(self.header["seed"], saved, strategy)
+    def _steps(self, strategy: Mapping[str, Any] | None) -> Iterator[State]:
+        start = Start(self.header["seed"], self.saved, strategy)
         return self.module.steps(self.problem, self.settings, {}, start)
 
     def _smaller(self, strategy: Mapping[str, Any] | None, error: BaseException) -> dict[str, Any]:
@@ -365,7 +405,7 @@ class _Execution:
             raise OutOfMemory(
                 "memory ran out, also with the smallest pieces",
                 found=str(error).splitlines()[0][:200],
-                do="set a smaller --batch-size or --memory, restrict --params, or use --samples",
+                do="use --fresh with a smaller --batch-size or --memory, restrict --params, or use --samples",
             ) from error
         self.observer.note(
             f"memory ran out: going on with pieces of {smaller.micro_batch} examples, "
@@ -389,8 +429,12 @@ class _Execution:
     def _interrupted(self, partial: PartialFile | None, state: State) -> Interrupted:
         kept = f"{state.done} steps are kept in {partial.path}" if partial else "nothing was being stored"
         return Interrupted(
-            "interrupted", found=kept, do="the same command goes on from there" if partial else ""
+            "interrupted", found=kept, do=f"{self._again} goes on from there" if partial else ""
         )
+
+    @property
+    def _again(self) -> str:
+        return "the same command without --fresh" if self.run.fresh else "the same command"
 
     def _provenance(self, state: Saved) -> Provenance:
         from landscape.results import Provenance, jsonable
@@ -441,7 +485,9 @@ def _signals() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A handler that was not set from Python (None) could not be put back.
+    own = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not None]
+    before = {number: signal.signal(number, ask) for number in own}
     try:
         yield lambda: bool(asked)
     finally:

@@ -150,8 +150,6 @@ class Work:
 
     def _note_progress(self, krylov: Krylov, pairs: Pairs) -> None:
         c = self.counters
-        if c["products"] == 0:
-            self._floor(krylov)
         c["products"] += 1
         c["passes"] += 1
         self._every = pairs.among
@@ -250,7 +248,9 @@ class Work:
         return vectors / lengths
 
     def _state(self, text: str, over: bool = False, saved: Saved | None = None) -> State:
-        self.counters["seconds"] = time.perf_counter() - self.began
+        seconds = self.counters["seconds"] = time.perf_counter() - self.began
+        if saved is not None:  # an earlier moment, but all the time was spent
+            saved = Saved(saved.arrays, {**saved.counters, "seconds": seconds})
         return State(
             save=self._save if saved is None else lambda: saved,
             done=self.counters["products"],
