@@ -129,15 +129,16 @@ def restart(krylov: Krylov, k: int, which: Which) -> None:
     size = int(size)
     leading = rotation[:, :size]
     last = krylov.coefficients[m, :m] @ leading
+    # Whatever takes memory comes first: if it runs out here, nothing has been changed.
+    rows = combine(torch.from_numpy(leading.T.copy()).to(krylov.basis.device), krylov.basis[:m])
+    following = krylov.basis[m].clone()
     rounding = krylov.scale * rounding_unit(krylov.basis.dtype, m)
     krylov.lost[:size] = np.sqrt(krylov.lost[:m] ** 2 @ leading**2 + rounding**2)
     krylov.lost[size:] = 0.0
     krylov.coefficients[:] = 0.0
     krylov.coefficients[:size, :size] = schur[:size, :size]
     krylov.coefficients[size, :size] = last
-    rows = combine(torch.from_numpy(leading.T.copy()).to(krylov.basis.device), krylov.basis[:m])
-    krylov.basis[:size] = rows
-    krylov.basis[size] = krylov.basis[m].clone()
+    krylov.basis[:size], krylov.basis[size] = rows, following
     krylov.steps = size
 
 

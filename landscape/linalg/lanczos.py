@@ -139,25 +139,27 @@ class Krylov:
         """
         m, n = self.steps, self.basis.shape[1]
         product = product.clone()
-        self.scale = max(self.scale, norm(product))
+        scale = max(self.scale, norm(product))
         column = orthogonalise(product, self.basis[: m + 1])
-        length = norm(product)
-        self.coefficients[: m + 1, m] = column.cpu().numpy()
-        self.steps = m + 1
-        self.exhausted = m + 1 == n
+        length, exhausted = norm(product), m + 1 == n
         # What is left of a vector that lay in the span is rounding, not a direction.
-        if not self.exhausted and length > 8 * torch.finfo(self.basis.dtype).eps * self.scale:
-            self.coefficients[m + 1, m] = length
-            self.basis[m + 1] = product / length
-            return
-        self.coefficients[m + 1, m], self.lost[m] = 0.0, length
-        if self.exhausted:
-            self.basis[m + 1] = 0.0
-            return
-        vector = fresh(self.breakdowns).to(self.basis.device, torch.float64, copy=True)
-        self.breakdowns += 1
-        orthogonalise(vector, self.basis[: m + 1])
-        self.basis[m + 1] = vector / norm(vector)
+        if not exhausted and length > 8 * torch.finfo(self.basis.dtype).eps * scale:
+            self.basis[m + 1] = product.div_(length)
+            following, lost = length, 0.0
+        else:
+            self.basis[m + 1] = 0.0 if exhausted else self._direction(fresh(self.breakdowns), m + 1)
+            following, lost = 0.0, length
+            self.breakdowns += not exhausted
+        # Nothing that could fail comes after this: the relation is that of before or that of after the step.
+        self.coefficients[: m + 1, m] = column.cpu().numpy()
+        self.coefficients[m + 1, m], self.lost[m] = following, lost
+        self.scale, self.exhausted, self.steps = scale, exhausted, m + 1
+
+    def _direction(self, vector: Tensor, rows: int) -> Tensor:
+        """A random vector made orthogonal to the basis so far, of unit length."""
+        vector = vector.to(self.basis.device, torch.float64, copy=True)
+        orthogonalise(vector, self.basis[:rows])
+        return vector.div_(norm(vector))
 
 
 def tridiagonalise(operator: Operator, krylov: Krylov, fresh: Callable[[int], Tensor]) -> Iterator[Krylov]:

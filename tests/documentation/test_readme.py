@@ -18,8 +18,8 @@ EXAMPLE = ROOT / "examples" / "digits"
 COMMANDS = Path(sys.executable).parent
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-#: Digits, signs and exponents, and the padding around them; what is left are the words.
-FIGURES = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?|\s+")
+#: Ids, digits, signs and exponents, and the padding around them; what is left are the words.
+FIGURES = re.compile(r"(?<=eigen-)[0-9a-f]{8}|[-+]?\d[\d.,]*(?:e[-+]?\d+)?|\s+")
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def test_randomness_and_signals_are_as_before() -> None:
 def test_eigenvectors_are_kept_in_a_file_of_their_own(tmp_path: Path) -> None:
     from landscape.store import read_vectors
 
-    problem = small_problem(dtype="float64")
+    problem = small_problem(dtype="float64", batch_size=50)
     fresh = landscape.eigen(problem, k=2, seed=0, eigenvectors=True)
     assert fresh.eigenvectors is not None
     assert fresh.eigenvectors.shape == (2, problem.size)
