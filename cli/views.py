@@ -54,7 +54,9 @@ def print_result(console: Console, result: Result) -> None:
     """The loss first, then the table and the summary that belong to the kind of result."""
     console.out(_loss_line(result))
     console.out()
-    if isinstance(result, EigenResult):
+    if isinstance(result, EigenResult) and not len(result.eigenvalues):
+        console.out("no eigenvalue yet: a limit stopped the run before its first product")
+    elif isinstance(result, EigenResult):
         console.table(*_eigen_table(result))
         console.out()
         console.pairs(_eigen_summary(result))

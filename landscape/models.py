@@ -144,4 +144,4 @@ def coupling_advice(model: nn.Module) -> str:
     ]
     if layers:
         return f"batch statistics in {', '.join(layers[:3])}: track_running_stats=True, or ask for train mode"
-    return "return a mean, tell its terms by count(batch), or ask for train mode and a batch size"
+    return "return a mean over examples, or a Problem(…, count=…) from --problem, or ask for train mode"

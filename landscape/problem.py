@@ -405,7 +405,7 @@ class Problem:
     def check_expected(self, loss: float) -> None:
         """Raise a :class:`DataError` if ``expect_loss`` was given and ``loss`` is not it, to 1 %."""
         expected = self.expect_loss
-        if expected is not None and abs(loss - expected) > 0.01 * abs(expected):
+        if expected is not None and not abs(loss - expected) <= 0.01 * abs(expected):
             raise DataError(
                 f"the loss is {loss:.6g}, not {expected:.6g} as --expect-loss says",
                 do="check data, their preprocessing and order of classes, the loss, and eval or train mode",

@@ -32,7 +32,7 @@ _EXAMPLES = {
     "dtype": '"float32"',
     "memory": '"4GB"',
     "threads": "2",
-    "problem": '"train.py:problem"',
+    "problem": '"net.py:problem"',
 }
 
 
@@ -48,11 +48,11 @@ def template(inspection: Inspection | None) -> str:
     lines: list[str | None] = [_HEAD, *(f"# {line}" for line in _findings(shapes)), "" if shapes else None]
     lines += [
         "# The model, without its weights: a function without arguments that returns a torch.nn.Module.",
-        'model = "train.py:build_model"',
+        'model = "net.py:model"',
         "",
         "# The data: a function that returns (x, y), a Dataset, a DataLoader (not shuffled) or batches;",
         "# or an array file (.npz, .h5, .safetensors) that holds x and y.",
-        'data = "train.py:build_data"',
+        'data = "net.py:data"',
         "",
         "# The loss: cross_entropy, mse, bce_with_logits, nll, or a function loss(outputs, targets) -> mean.",
         f'loss = "{_loss(shapes)}"',
@@ -67,7 +67,7 @@ def template(inspection: Inspection | None) -> str:
         "",
         "# Models by file name; the first pattern that matches wins over 'model' above.",
         "#[models]",
-        '#"cnn-*.pt" = "train.py:build_cnn"',
+        '#"cnn-*.pt" = "net.py:cnn"',
         "",
         "# Options of one command.",
         "#[eigen]",

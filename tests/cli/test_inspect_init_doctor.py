@@ -74,7 +74,9 @@ def test_init_writes_a_configuration_that_is_read() -> None:
     done = call("init", "ckpt.pt")
     assert (done.exit_code, done.stdout) == (0, "wrote landscape.toml\n")
     assert set(tomllib.loads(Path("landscape.toml").read_text())) == {"model", "data", "loss"}
-    assert call("eigen", "ckpt.pt").exit_code == 0  # train.py has the names that the template suggests
+    names = Path("train.py").read_text().replace("build_model", "model").replace("build_data", "data")
+    Path("net.py").write_text(names)
+    assert call("eigen", "ckpt.pt").exit_code == 0  # net.py has the names that the template suggests
 
 
 def test_init_never_overwrites_silently() -> None:
