@@ -141,6 +141,9 @@ for _name, _command in COMMANDS.items():
 
 def main() -> NoReturn:
     """Entry point of the installed command."""
+    # Read by OpenMP when torch is loaded: threads that wait by spinning made small models many times slower
+    # on a machine that had other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
