@@ -209,7 +209,7 @@ def read_record(group: h5py.Group) -> Record:
 
 def _write_variable(group: h5py.Group, variable: Variable) -> None:
     values, kind = variable.values, variable.values.dtype.kind
-    if kind == "U":
+    if kind == "O":
         texts = np.array([_text(t) for t in values.ravel().tolist()], dtype=object).reshape(values.shape)
         dataset = group.create_dataset(variable.name, data=texts, dtype=h5py.string_dtype())
     else:
@@ -226,7 +226,7 @@ def _read_variable(name: str, dataset: h5py.Dataset, scales: Mapping[int, str]) 
     described = attributes(dataset)
     if h5py.check_string_dtype(dataset.dtype):
         texts = [_untext(t) for t in np.ravel(dataset.asstr()[()]).tolist()]
-        values = np.array(texts, dtype=str).reshape(dataset.shape)
+        values = np.array(texts, dtype=object).reshape(dataset.shape)
     else:
         values = np.asarray(dataset[()])
     if described.pop("dtype", "") == "bool":

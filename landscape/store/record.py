@@ -97,7 +97,7 @@ def digest(record: Record) -> str:
     for name, variable in sorted(record.variables.items()):
         values = variable.values
         head = [name, variable.dims, values.shape, dict(sorted(variable.attributes.items()))]
-        text = values.dtype.kind == "U"
+        text = values.dtype.kind == "O"
         head.append(values.tolist() if text else values.dtype.newbyteorder("<").str)
         total.update(json.dumps(head).encode())
         if not text:
@@ -114,7 +114,8 @@ def plain(value: object) -> object:
 
 def _variables(q: Quantity, value: Any) -> list[Variable]:
     """The variable of one quantity and, for a masked array, its companion."""
-    array = np.asanyarray(value)
+    # NumPy's own text loses trailing NULs: texts are objects.
+    array = np.asanyarray(value, dtype=object if isinstance(value, str) else None)
     if array.ndim != len(q.dims):
         raise ValueError(f"{q.name} has shape {array.shape}, its dimensions are {q.dims}")
     attributes = {"long_name": q.text, "units": q.unit}
@@ -137,9 +138,9 @@ def _with(attributes: dict[str, str], related: list[str]) -> dict[str, str]:
 
 
 def _storable(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype == object and all(isinstance(v, str) for v in array.flat):
-        array = array.astype(str)
-    if array.dtype.kind not in "biufU":
+    if array.dtype.kind == "U":
+        array = array.astype(object)
+    if array.dtype.kind not in "biuf" and not all(isinstance(v, str) for v in array.flat):
         raise ValueError(f"{name} holds {array.dtype}, which cannot be stored")
     return array
 

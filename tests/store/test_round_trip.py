@@ -104,6 +104,12 @@ def test_not_computed_is_not_nan(tmp_path: Path) -> None:
     assert back.missed_above is None
 
 
+def test_trailing_nul_characters_stay(tmp_path: Path) -> None:
+    result = eigen_result(eigenvectors_file="a\0", standard_error_method="\0")
+    ResultFile(tmp_path / "r.h5").add(result)
+    assert_same(ResultFile(tmp_path / "r.h5").read(provenance().id), result)
+
+
 def test_long_settings_and_numpy_scalars(tmp_path: Path) -> None:
     long = {"names": ["layer.weight"] * 20_000, "n": np.int64(3), "path": Path("a/b")}
     result = eigen_result(examples=np.int64(7), loss=np.float32(0.5), provenance=provenance(problem=long))
