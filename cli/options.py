@@ -148,7 +148,7 @@ def _info(option: Option, group: Group) -> Any:
         show_default=False,
         metavar=None if option.type is bool else metavar,
         autocompletion=_completion(option),
-        rich_help_panel=group.panel,
+        rich_help_panel=option.panel or group.panel,
         hidden=option.default is True,
     )
 
@@ -158,7 +158,7 @@ def _opposite_info(option: Option, group: Group) -> Any:
     return typer.Option(
         f"--no-{option.flag[2:]}",
         help=f"Do not {text[0].lower()}{text[1:]}",
-        rich_help_panel=group.panel,
+        rich_help_panel=option.panel or group.panel,
         hidden=option.default is not True,
     )
 

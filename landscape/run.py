@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import hashlib
-import json
 import math
-import platform
 import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +29,10 @@ from landscape.errors import (
     OutOfMemory,
     StoreError,
 )
-from landscape.settings import option, options_of
+from landscape.identity import run_id as _run_id
+from landscape.identity import subject, versions, weights_hash
+from landscape.inputs import chosen, stored_inputs, with_vectors_apart
+from landscape.settings import option
 
 if TYPE_CHECKING:
     from landscape.problem import Problem
@@ -122,60 +120,12 @@ def stored_path(problem: Problem, run: RunSettings) -> Path:
         return Path(run.output)
     if problem.checkpoint is not None:
         return default_path(problem.checkpoint.path, problem.checkpoint.sha256)
-    return default_path("weights", _weights_hash(problem))
+    return default_path("weights", weights_hash(problem))
 
 
 def run_id(kind: str, problem: Problem, settings: Any, run: RunSettings) -> str:
     """What makes it this run: kind, weights, data, problem, settings and, if given, the seed."""
-    from landscape.results import jsonable
-
-    identity = {
-        "kind": kind,
-        "checkpoint": problem.checkpoint.sha256 if problem.checkpoint else None,
-        "weights": _weights_hash(problem),
-        "function": _function(problem),
-        "data": problem.data.fingerprint,
-        "problem": problem.description,
-        "parameters": [list(problem.selection.layout.names), problem.size],
-        "dtype": str(problem.dtype),
-        "settings": _identity(settings),
-        "seed": run.seed,
-    }
-    text = json.dumps(jsonable(identity), sort_keys=True)
-    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _identity(settings: Any) -> dict[str, Any]:
-    return {o.name: getattr(settings, o.name) for o in options_of(type(settings)) if o.identity}
-
-
-def _weights_hash(problem: Problem) -> str:
-    """Of all that the model holds: frozen parameters and buffers change the loss, too."""
-    import torch
-
-    total = hashlib.sha256()
-    for name, tensor in (*problem.model.named_parameters(), *problem.model.named_buffers()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
-
-
-def _function(problem: Problem) -> list[str]:
-    """Loss and gradient norm on a few examples: they tell models and losses of the same name apart.
-
-    In float64 and to six digits, so that threads and devices make no difference. Where the model does not
-    run in float64, in its own arithmetic and to three.
-    """
-    import torch
-
-    from landscape.machine import preserved_randomness
-
-    for dtype, digits in ((torch.float64, 6), (problem.dtype, 3)):
-        with contextlib.suppress(RuntimeError, LandscapeError), preserved_randomness():
-            twin = problem.in_dtype(dtype)
-            found = twin.measure([next(iter(twin.pieces(4)))])
-            return [f"{value:.{digits}g}" for value in (found.loss, float(found.gradient.norm()))]
-    return []  # what is wrong will be said when the work begins
+    return _run_id(kind, subject(problem), settings, run.seed)
 
 
 def plan(kind: str, problem: Problem, settings: Any, run: RunSettings) -> Plan:
@@ -217,11 +167,16 @@ def execute(
     observer: Observer | None = None,
     command: str = "",
     store: bool = True,
+    inputs: Sequence[Result] = (),
 ) -> Result:
     """Make an analysis happen, or find it done.
 
     With ``store``, a finished run of the same identity is read back instead, an interrupted one is resumed
     bit for bit, and the result is added to its file. SIGINT and SIGTERM stop it after the current step.
+
+    Args:
+        inputs: earlier results to go on from, if the analysis can use them; without any, those stored in the
+            file for the same problem.
 
     Raises:
         Interrupted: by a signal; what was done is kept, the same call resumes it.
@@ -233,10 +188,13 @@ def execute(
     run, observer = run or RunSettings(), observer or _Silent()
     for note in problem.notes:
         observer.note(note)
+    module, of = analysis(kind), subject(problem)
+    execution = _Execution(module, problem, settings, run, observer, command, of)
     if not store:
-        return _Execution(analysis(kind), problem, settings, run, observer, command).carry_out(None)
+        execution.inputs = chosen(module, settings, of, inputs)
+        return execution.carry_out(None)
     path = stored_path(problem, run)
-    identity = run_id(kind, problem, settings, run)
+    execution.identity = identity = _run_id(kind, of, settings, run.seed)
     partial = PartialFile(partial_path(path, identity))
     if (found := _finished(path, identity, partial, run, observer)) is not None:
         return found
@@ -244,12 +202,12 @@ def execute(
     with _only_one(partial.path):
         if (found := _finished(path, identity, partial, run, observer)) is not None:
             return found  # by another process, since we looked
-        execution = _Execution(analysis(kind), problem, settings, run, observer, command, identity)
+        execution.inputs = chosen(module, settings, of, inputs or stored_inputs(module, settings, of, path))
         result = execution.carry_out(partial)
         if result.status == "partial" and _is_finished(path, identity):
             observer.note("an earlier result of this run is stored: it stays until this one is complete")
             return result
-        result = _with_vectors_apart(result, path)
+        result = with_vectors_apart(result, path)
         ResultFile(path).add(result)
         if result.status != "partial":
             partial.remove()
@@ -292,17 +250,6 @@ def _only_one(partial: Path) -> Iterator[None]:
         raise
 
 
-def _with_vectors_apart(result: Result, path: Path) -> Result:
-    """Vectors as long as the model go to a file of their own."""
-    from landscape.store import write_vectors
-
-    vectors = getattr(result, "eigenvectors", None)
-    if vectors is None or result.provenance is None:
-        return result
-    file = write_vectors(path.parent, path.stem, vectors, {"run": result.provenance.id})
-    return dataclasses.replace(result, eigenvectors_file=file.name)  # type: ignore[call-arg]
-
-
 @dataclass
 class _Execution:
     """One run from beginning to end."""
@@ -313,7 +260,9 @@ class _Execution:
     run: RunSettings
     observer: Observer
     command: str
+    subject: str
     identity: str = ""
+    inputs: Mapping[str, Result] = field(default_factory=dict)
     header: dict[str, Any] = field(default_factory=dict)
     saved: Saved | None = None
     last_flush: float = -math.inf
@@ -343,6 +292,7 @@ class _Execution:
                 "seed_given": given,
                 "threads": self.problem.threads,
                 "strategy": None,
+                "inputs": {kind: used.provenance.id for kind, used in self.inputs.items() if used.provenance},
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
                 "versions": versions(),
             }
@@ -350,6 +300,8 @@ class _Execution:
                 self.observer.note(
                     f"seed {self.header['seed']} (drawn; --seed {self.header['seed']} repeats this run)"
                 )
+            for kind, name in self.header["inputs"].items():
+                self.observer.note(f"goes on from the stored {kind} run {name}")
             return
         self.header, arrays, counters = found
         self.observer.note(f"resumed at step {counters.get('products', 0)} (seed {self.header['seed']})")
@@ -393,7 +345,7 @@ class _Execution:
 
     def _steps(self, strategy: Mapping[str, Any] | None) -> Iterator[State]:
         start = Start(self.header["seed"], self.saved, strategy)
-        return self.module.steps(self.problem, self.settings, {}, start)
+        return self.module.steps(self.problem, self.settings, self.inputs, start)
 
     def _smaller(self, strategy: Mapping[str, Any] | None, error: BaseException) -> dict[str, Any]:
         """The strategy with smaller pieces, or the error that says what to set."""
@@ -442,6 +394,7 @@ class _Execution:
         problem = self.problem
         return Provenance(
             id=self.identity or f"{self.module.kind}-unstored",
+            subject=self.subject,
             command=self.command,
             checkpoint=problem.checkpoint,
             settings=jsonable(dataclasses.asdict(self.settings)),
@@ -451,25 +404,15 @@ class _Execution:
             seed_given=self.header["seed_given"],
             device=str(problem.device),
             dtype=str(problem.dtype).removeprefix("torch."),
-            strategy={**(self.header["strategy"] or {}), "threads": self.header["threads"]},
+            strategy={
+                **(self.header["strategy"] or {}),
+                "threads": self.header["threads"],
+                **({"inputs": self.header["inputs"]} if self.header["inputs"] else {}),
+            },
             versions=self.header["versions"],
             started=self.header["started"],
             seconds=float(state.counters.get("seconds", 0.0)),
         )
-
-
-@functools.cache
-def _versions() -> tuple[tuple[str, str], ...]:
-    found = {"python": platform.python_version()}
-    for name in ("landscape-diagnostics", "torch", "numpy", "scipy"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return tuple(found.items())
-
-
-def versions() -> dict[str, str]:
-    """What computed it."""
-    return dict(_versions())
 
 
 @contextlib.contextmanager

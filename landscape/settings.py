@@ -23,7 +23,8 @@ class Option:
 
     ``type`` is the bare type (``int``, ``float``, ``str``, ``bool``); ``many`` says that it may be given
     several times (a tuple in Python); ``optional`` that ``None`` is allowed; ``choices`` the allowed words.
-    ``identity`` says whether another value makes it another run (False: it changes no figure).
+    ``identity`` says whether another value makes it another run (False: it changes no figure). ``panel`` is the
+    heading of the help page it stands under, if it is not that of its group.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Option:
     many: bool = False
     optional: bool = False
     identity: bool = True
+    panel: str = ""
 
     @property
     def flag(self) -> str:
@@ -81,6 +83,7 @@ def option(
     metavar: str = "",
     minimum: float | None = None,
     identity: bool = True,
+    panel: str = "",
 ) -> Any:
     """A settings field. Choices are declared by the field's type: ``Literal["a", "b"]``."""
     return dataclasses.field(
@@ -91,6 +94,7 @@ def option(
             "metavar": metavar,
             "minimum": minimum,
             "identity": identity,
+            "panel": panel,
         },
     )
 

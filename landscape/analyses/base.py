@@ -74,7 +74,10 @@ class Analysis(Protocol):
     Settings: type
 
     def needs(self, settings: Any) -> Sequence[str]:
-        """Kinds of earlier results that are passed in as inputs."""
+        """Kinds of earlier results that are passed in as inputs where there are any."""
+
+    def usable(self, settings: Any, result: Result) -> bool:
+        """Whether an earlier result of the same subject and of such a kind can be used."""
 
     def plan(self, problem: Problem, settings: Any) -> Plan:
         """What the run would take."""
@@ -82,14 +85,18 @@ class Analysis(Protocol):
     def steps(
         self, problem: Problem, settings: Any, inputs: Mapping[str, Result], start: Start
     ) -> Iterator[State]:
-        """The work, step by step."""
+        """The work, step by step; ``inputs`` by kind, at a beginning only: a saved state goes on by itself."""
 
     def finish(self, problem: Problem, settings: Any, saved: Saved) -> Result:
         """The result of a state: the last one, or where a limit stopped the work."""
 
 
 #: Kind → module.
-ANALYSES = {"eigen": "landscape.analyses.eigen"}
+ANALYSES = {
+    "eigen": "landscape.analyses.eigen",
+    "trace": "landscape.analyses.trace",
+    "density": "landscape.analyses.density",
+}
 
 
 def analysis(kind: str) -> Analysis:

@@ -43,6 +43,8 @@ class Result:
     """What every analysis reports; each kind adds its own quantities."""
 
     kind: ClassVar[str] = ""
+    #: Arrays as long as the model, and the quantity that names the file where each is stored.
+    apart: ClassVar[Mapping[str, str]] = {}
 
     status: str = quantity("One of complete, not_converged, oscillating, failed, partial.")
     loss: float = quantity("Mean loss over the data at the weights.", unit="loss")

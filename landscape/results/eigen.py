@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,9 +24,13 @@ class EigenResult(Result):
     """
 
     kind: ClassVar[str] = "eigen"
+    apart: ClassVar[Mapping[str, str]] = {
+        "eigenvectors": "eigenvectors_file",
+        "krylov_basis": "krylov_file",
+    }
 
-    method: str = quantity("How the pairs were found (lanczos).")
-    operator: str = quantity("The matrix: hessian.")
+    method: str = quantity("How the pairs were found: lanczos, power, running-average, pyhessian or dense.")
+    operator: str = quantity("The matrix: hessian, gauss-newton, fisher, empirical-fisher, noise, …")
     which: str = quantity("Which end of the spectrum: largest, smallest, both or magnitude.")
     eigenvalues: np.ndarray = quantity(
         "Eigenvalues, algebraically descending.", dims=("pair",), unit=_CURVATURE, error="intervals"
@@ -85,11 +90,104 @@ class EigenResult(Result):
         "File that holds the eigenvectors, if they were kept.", default=None
     )
     eigenvectors: np.ndarray | None = None  # (pair, parameter), in a file of their own when stored
+    krylov_relation: np.ndarray | None = quantity(
+        "H̄ of HQ = Q₊H̄, the Krylov decomposition as it stood, if its basis was kept.",
+        dims=("basis", "krylov"),
+        unit=_CURVATURE,
+        default=None,
+    )
+    krylov_file: str | None = quantity("File that holds the basis Q₊, if it was kept.", default=None)
+    krylov_basis: np.ndarray | None = None  # (basis, parameter), in a file of their own when stored
 
-    @property
-    def learning_rate(self) -> float:
-        """1/λmax: one step to the bottom of the sharpest direction (LeCun, Simard & Pearlmutter 1993)."""
-        return 1 / self.lambda_max if self.lambda_max > 0 else float("inf")
+    layers: np.ndarray | None = quantity(
+        "Layers (modules) measured one by one.", dims=("layer",), default=None
+    )
+    layer_parameters: np.ndarray | None = quantity(
+        "Number of parameters of each layer.", dims=("layer",), default=None
+    )
+    layer_eigenvalues: np.ndarray | None = quantity(
+        "Extreme eigenvalues of each layer's diagonal block.",
+        dims=("layer", "layer_pair"),
+        unit=_CURVATURE,
+        error="layer_intervals",
+        default=None,
+    )
+    layer_intervals: np.ndarray | None = quantity(
+        "θ ± (residual + noise floor) of each of them.",
+        dims=("layer", "layer_pair", "bound"),
+        unit=_CURVATURE,
+        default=None,
+    )
+    layer_converged: np.ndarray | None = quantity(
+        "Whether each of them has converged.", dims=("layer", "layer_pair"), default=None
+    )
+
+    rho: float | None = quantity(
+        "Step of the finite differences, as a length in weight space.", unit="weight", default=None
+    )
+    difference: str | None = quantity("Finite differences: central, or as-written (one-sided).", default=None)
+    rho_sweep: np.ndarray | None = quantity("Steps tried.", dims=("rho",), unit="weight", default=None)
+    rho_errors: np.ndarray | None = quantity(
+        "Measured relative error of a product with each step.", dims=("rho",), default=None
+    )
+    rho_error: float | None = quantity(
+        "Measured relative error of a product with the step used.", default=None
+    )
+    rho_against: str | None = quantity("What those errors were measured against.", default=None)
+
+    perturb: str | None = quantity(
+        "Running average: direction of the perturbation, iterate (LeCun et al. 1993) or gradient (as written).",
+        default=None,
+    )
+    new_weight: float | None = quantity("Weight of the new value in the running average.", default=None)
+    minibatch: int | None = quantity("Examples in each batch of the running average.", default=None)
+    history: np.ndarray | None = quantity(
+        "‖v‖ after each iteration.", dims=("iteration",), unit=_CURVATURE, default=None
+    )
+    rayleigh: np.ndarray | None = quantity(
+        "Rayleigh quotient of v on all the data (NaN where it was not evaluated).",
+        dims=("iteration",),
+        unit=_CURVATURE,
+        default=None,
+    )
+    evaluation_residuals: np.ndarray | None = quantity(
+        "Residual of v on all the data (NaN where it was not evaluated).",
+        dims=("iteration",),
+        unit=_CURVATURE,
+        default=None,
+    )
+    learning_rate: float | None = quantity("The document's step, 1/‖v‖.", unit="weight² / loss", default=None)
+    bound: float | None = quantity(
+        "‖Hu‖, a lower bound on the largest |λ|, where the average is one of full batches along the gradient.",
+        unit=_CURVATURE,
+        default=None,
+    )
+    reference_eigenvalues: np.ndarray | None = quantity(
+        "Top eigenvalues by Lanczos, for comparison.",
+        dims=("reference",),
+        unit=_CURVATURE,
+        error="reference_intervals",
+        default=None,
+    )
+    reference_intervals: np.ndarray | None = quantity(
+        "Their intervals.", dims=("reference", "bound"), unit=_CURVATURE, default=None
+    )
+    gradient_share: float | None = quantity("Share of ‖g‖² in the space of those eigenvectors.", default=None)
+
+    peer_eigenvalues: np.ndarray | None = quantity(
+        "The same eigenvalues by the package pyhessian.",
+        dims=("peer_pair",),
+        unit=_CURVATURE,
+        default=None,
+    )
+    peer_residuals: np.ndarray | None = quantity(
+        "‖Hy − θy‖ of its pairs, by our products.", dims=("peer_pair",), unit=_CURVATURE, default=None
+    )
+    peer_products: int | None = quantity("Products that it took.", default=None)
+    peer_notes: str | None = quantity("What to know about its figures.", default=None)
+    asymmetry: float | None = quantity(
+        "‖M − Mᵀ‖ of the dense matrix as computed (Frobenius).", unit=_CURVATURE, default=None
+    )
 
     @property
     def stability_limit(self) -> float:

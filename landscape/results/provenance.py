@@ -22,7 +22,8 @@ class CheckpointReference:
 class Provenance:
     """The record of one run, written beside its result.
 
-    ``settings`` are the analysis's own; ``problem`` says what was measured (model, loss, data, samples,
+    ``subject`` is the hash of what was measured, whatever was asked about it: results of the same subject
+    belong together. ``settings`` are the analysis's own; ``problem`` says what was measured (model, loss, data, samples,
     parameters, mode, in words and numbers); ``strategy`` is what was chosen by measurement (micro-batch,
     graphs kept or not, threads), used again on resumption.
     """
@@ -41,3 +42,4 @@ class Provenance:
     versions: dict[str, str] = field(default_factory=dict)
     started: str = ""
     seconds: float = 0.0
+    subject: str = ""

@@ -173,7 +173,7 @@ def _value(q: Quantity, record: Record, absent: set[str]) -> Any:
 
 
 def _provenance_attributes(provenance: Provenance) -> dict[str, Attribute]:
-    attributes: dict[str, Attribute] = {name: getattr(provenance, name) for name in _TEXT}
+    attributes: dict[str, Attribute] = {name: getattr(provenance, name) for name in (*_TEXT, "subject")}
     attributes |= {name: json.dumps(getattr(provenance, name), default=plain) for name in _JSON}
     attributes |= {
         "seed": int(provenance.seed),
@@ -198,4 +198,5 @@ def _provenance(attributes: Mapping[str, Attribute]) -> Provenance:
         seed=int(attributes["seed"]),
         seed_given=bool(attributes["seed_given"]),
         seconds=float(attributes["duration"]),
+        subject=str(attributes.get("subject", "")),
     )

@@ -1,0 +1,93 @@
+"""What makes a run this run: the hash of what was measured, with which settings, from which seed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from landscape.errors import LandscapeError
+from landscape.settings import options_of
+
+if TYPE_CHECKING:
+    from landscape.problem import Problem
+
+__all__ = ["run_id", "subject", "versions", "weights_hash"]
+
+
+def run_id(kind: str, of: str, settings: Any, seed: int | None) -> str:
+    """The name of a run: its kind, what is measured (:func:`subject`), settings and, if given, the seed."""
+    identity = {"kind": kind, "subject": of, "settings": _identity(settings), "seed": seed}
+    return f"{kind}-{_digest(identity)[:8]}"
+
+
+def subject(problem: Problem) -> str:
+    """SHA-256 of what is measured: weights, function, data and problem, whatever is asked about it."""
+    return _digest(
+        {
+            "checkpoint": problem.checkpoint.sha256 if problem.checkpoint else None,
+            "weights": weights_hash(problem),
+            "function": _function(problem),
+            "data": problem.data.fingerprint,
+            "problem": problem.description,
+            "parameters": [list(problem.selection.layout.names), problem.size],
+            "dtype": str(problem.dtype),
+        }
+    )
+
+
+def _digest(identity: Any) -> str:
+    from landscape.results import jsonable
+
+    return hashlib.sha256(json.dumps(jsonable(identity), sort_keys=True).encode()).hexdigest()
+
+
+def _identity(settings: Any) -> dict[str, Any]:
+    return {o.name: getattr(settings, o.name) for o in options_of(type(settings)) if o.identity}
+
+
+def weights_hash(problem: Problem) -> str:
+    """Of all that the model holds: frozen parameters and buffers change the loss, too."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in (*problem.model.named_parameters(), *problem.model.named_buffers()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _function(problem: Problem) -> list[str]:
+    """Loss and gradient norm on a few examples: they tell models and losses of the same name apart.
+
+    In float64 and to six digits, so that threads and devices make no difference. Where the model does not
+    run in float64, in its own arithmetic and to three.
+    """
+    import torch
+
+    from landscape.machine import preserved_randomness
+
+    for dtype, digits in ((torch.float64, 6), (problem.dtype, 3)):
+        with contextlib.suppress(RuntimeError, LandscapeError), preserved_randomness():
+            twin = problem.in_dtype(dtype)
+            found = twin.measure([next(iter(twin.pieces(4)))])
+            return [f"{value:.{digits}g}" for value in (found.loss, float(found.gradient.norm()))]
+    return []  # what is wrong will be said when the work begins
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    found = {"python": platform.python_version()}
+    for name in ("landscape-diagnostics", "torch", "numpy", "scipy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return tuple(found.items())
+
+
+def versions() -> dict[str, str]:
+    """What computed it."""
+    return dict(_versions())
