@@ -1,15 +1,16 @@
-"""``landscape eigen``: certified eigenvalues of the Hessian at a checkpoint.
+"""``landscape eigen``: certified eigenvalues of a curvature matrix at a checkpoint.
 
 Whatever is slow to import is imported when the work begins: the options are shown without it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from landscape.analyses.matrix import MatrixSettings
+from landscape.errors import ConfigurationError
 from landscape.settings import option
 
 if TYPE_CHECKING:
@@ -17,27 +18,38 @@ if TYPE_CHECKING:
     from landscape.problem import Problem
     from landscape.results import EigenResult, Result
 
-__all__ = ["Settings", "finish", "kind", "needs", "plan", "steps"]
+__all__ = ["Settings", "finish", "kind", "needs", "plan", "steps", "usable"]
 
 kind = "eigen"
 
+_AVERAGE = "The running average (--method running-average)"
+
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(MatrixSettings):
     """Options of ``eigen``."""
 
     k: int = option(5, "How many eigenpairs (with --which both: from each end).", short="-k", minimum=1)
     which: Literal["largest", "smallest", "both", "magnitude"] = option(
         "largest", "Which end of the spectrum: algebraically largest or smallest, both, or largest |λ|."
     )
-    tol: float = option(
-        1e-3, "A pair has converged when its residual ≤ tol·|θ| (or the noise floor).", minimum=0.0
+    tol: float | None = option(
+        None,
+        "A pair has converged when its residual ≤ tol·|θ| (or the noise floor). 1e-3 without, and 1e-4 for the "
+        "running average.",
+        minimum=0.0,
     )
     max_products: int = option(
-        1000, "Stop after this many Hessian products; what has not converged is marked (exit 4).", minimum=1
+        1000,
+        "Stop after this many products; what has not converged is marked (exit 4). Each layer, and the "
+        "running average, may spend as many.",
+        minimum=1,
     )
-    method: Literal["lanczos"] = option("lanczos", "How the pairs are found.")
-    operator: Literal["hessian"] = option("hessian", "Which curvature matrix.")
+    method: Literal["lanczos", "power", "running-average", "pyhessian", "dense"] = option(
+        "lanczos",
+        "How the pairs are found: lanczos; power iteration with deflation; the running-average of the document; "
+        "the package pyhessian; dense, all of a small matrix.",
+    )
     verify: int = option(
         0,
         "Spend N more products from a random vector orthogonal to the pairs found, which finds repeated "
@@ -45,15 +57,99 @@ class Settings:
         metavar="N",
         minimum=0,
     )
+    check: Literal["pyhessian"] | None = option(
+        None, "Find the same figures with another package, too, and print both and their difference."
+    )
+    per_layer: bool = option(
+        False, "Also the extreme eigenvalue of each layer's own block, a layer being a module with parameters."
+    )
     standard_errors: bool = option(
         True, "Estimate how far each eigenvalue would move on another sample of the data."
     )
     eigenvectors: bool = option(False, "Keep the eigenvectors, in a file of their own beside the results.")
+    krylov: bool = option(
+        False, "Keep the Krylov basis, in a file of its own: trace goes on from it at no cost."
+    )
+    perturb: Literal["iterate", "gradient"] | None = option(
+        None,
+        "Perturb along the running vector (iterate, LeCun et al. 1993: finds λmax; the default) or along the "
+        "gradient (as the document writes it: finds ‖Hu‖).",
+        panel=_AVERAGE,
+    )
+    new_weight: float | None = option(
+        None, "β, the weight of the new value in the average, above 0 and at most 1; 0.1 without.", panel=_AVERAGE
+    )
+    minibatch: str | None = option(
+        None,
+        "Examples of each step: a number (the document: 1), or full (the default).",
+        metavar="M|full",
+        panel=_AVERAGE,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        averages = {"perturb": self.perturb, "new-weight": self.new_weight, "minibatch": self.minibatch}
+        given = [name for name, value in averages.items() if value is not None]
+        if given and self.method != "running-average":
+            raise _misplaced(given[0], "--method running-average", f"--method {self.method}")
+        if self.new_weight is not None and not 0 < self.new_weight <= 1:
+            raise ConfigurationError(
+                "--new-weight must be above 0 and at most 1",
+                found=repr(self.new_weight),
+                do="it is the weight of the new value: small averages long",
+            )
+        if self.minibatch is not None and self.minibatch != "full" and not self.minibatch.isdecimal():
+            raise ConfigurationError("--minibatch takes a number or full", found=repr(self.minibatch))
+        if self.minibatch is not None and self.minibatch.isdecimal() and int(self.minibatch) < 1:
+            raise ConfigurationError("--minibatch must be at least 1", found=self.minibatch)
+        if self.method != "lanczos":
+            self._check_method()
+        if self.operator != "hessian" and (self.check or self.method in ("pyhessian", "running-average")):
+            what = "--check pyhessian" if self.check else f"--method {self.method}"
+            raise ConfigurationError(
+                f"{what} knows the Hessian only", found=f"--operator {self.operator}", do="leave one of them out"
+            )
+
+    def _check_method(self) -> None:
+        """Options that only Lanczos has, and ends that others cannot see."""
+        for name, value in (("verify", self.verify), ("krylov", self.krylov)):
+            if value:
+                raise _misplaced(name, "--method lanczos", f"--method {self.method}")
+        ends = {
+            "power": ("largest", "smallest", "magnitude"),
+            "running-average": ("largest",),
+            "pyhessian": ("largest", "magnitude"),
+        }.get(self.method)
+        if ends is not None and self.which not in ends:
+            raise ConfigurationError(
+                f"--method {self.method} does not find --which {self.which}",
+                do=f"choose --which {' or '.join(ends)}, or --method lanczos",
+            )
+
+    @property
+    def uses_differences(self) -> bool:
+        return super().uses_differences or self.method == "running-average"
+
+    @property
+    def tolerance(self) -> float:
+        """``tol``, or the method's own."""
+        if self.tol is not None:
+            return self.tol
+        return 1e-4 if self.method == "running-average" else 1e-3
+
+
+def _misplaced(name: str, belongs: str, found: str) -> ConfigurationError:
+    return ConfigurationError(f"--{name} belongs to {belongs}", found=found, do=f"add {belongs}, or leave it out")
 
 
 def needs(settings: Settings) -> tuple[str, ...]:
     """Kinds of earlier results that are passed in: none."""
     return ()
+
+
+def usable(settings: Settings, result: Result) -> bool:
+    """Whether an earlier result can be used: none is."""
+    return False
 
 
 def plan(problem: Problem, settings: Settings) -> Plan:
@@ -62,18 +158,28 @@ def plan(problem: Problem, settings: Settings) -> Plan:
     The number of products depends on the spectrum: on trained networks about 2k + 5 were needed at 1e-3.
     """
     from landscape.analyses.base import Plan
+    from landscape.analyses.work import itemsize
+    from landscape.linalg.dense import dense_bytes
     from landscape.linalg.eigenpairs import wanted_count
+    from landscape.parameters import layers
 
     wanted = wanted_count(settings.k, settings.which, problem.size)
-    products = min(settings.max_products, 2 * wanted + 5) + settings.verify + wanted * bool(settings.verify)
-    itemsize = 8 if str(problem.dtype).endswith("64") else 4
+    likely = {"power": 20 * wanted, "running-average": 100 + 2 * wanted, "dense": problem.size}
+    products = min(settings.max_products, likely.get(settings.method, 2 * wanted + 5))
+    if settings.method == "dense":
+        products = problem.size
+    products += settings.verify + wanted * bool(settings.verify)
+    if settings.per_layer:
+        products += 8 * len(layers(problem.selection.layout))
     search = max(4 * settings.verify, 64) + wanted if settings.verify else 0
-    basis = problem.size * itemsize * (3 * wanted + 12 + search)
+    memory = problem.size * itemsize(problem) * (3 * wanted + 12 + search)
+    if settings.method == "dense":
+        memory = dense_bytes(problem.size, 64)
     return Plan(
         products=products,
-        at_most=settings.max_products,
+        at_most=max(products, settings.max_products),
         gradients=3.0 * products,
-        memory_bytes=basis + min(problem.memory, problem.size * 8 * 4),
+        memory_bytes=memory + min(problem.memory, problem.size * 8 * 4),
         notes=("at most 3 gradients a product, 2 where the graphs fit in memory",),
     )
 
@@ -82,68 +188,22 @@ def steps(
     problem: Problem, settings: Settings, inputs: Mapping[str, Result], start: Start
 ) -> Iterator[State]:
     """Measure the loss, search, verify, estimate standard errors; a state after each product."""
-    from landscape.analyses.eigen_work import Work
+    from landscape.analyses.eigen_average import AverageWork
+    from landscape.analyses.eigen_lanczos import LanczosWork
+    from landscape.analyses.eigen_others import DenseWork, PeerWork, PowerWork
 
-    return Work(problem, settings, start).run()
+    works = {
+        "lanczos": LanczosWork,
+        "power": PowerWork,
+        "running-average": AverageWork,
+        "pyhessian": PeerWork,
+        "dense": DenseWork,
+    }
+    return works[settings.method](problem, settings, start).run()
 
 
 def finish(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
     """The result of a saved state, whether or not the search was over."""
-    import numpy as np
+    from landscape.analyses.eigen_result import eigen_result
 
-    from landscape.linalg.bounds import intervals, missed_value, refined_intervals
-    from landscape.linalg.eigenpairs import has_converged
-    from landscape.results import EigenResult
-
-    c, a = saved.counters, saved.arrays
-    values, residuals, floor = a["values"], a["residuals"], float(c["floor"])
-    every = np.concatenate([values, a["other_values"]])
-    order = np.argsort(-every, kind="stable")
-    every_residuals = np.concatenate([residuals, a["other_residuals"]])[order]
-    every, wanted = every[order], np.argsort(order)[: len(values)]
-    missed = missed_value(c["first_top"], c["first_bottom"], problem.size, c["first_steps"])
-    few = (
-        "" if missed else f"{c['first_steps']} products before the first restart are too few for a statement"
-    )
-    converged = has_converged(values, residuals, settings.tol, floor)
-    errors = np.ma.array(a.get("standard_errors", np.full(len(values), np.nan)))
-    if "standard_errors" not in a:
-        errors[:] = np.ma.masked
-    complete = c["phase"] == "over" and c["verified_all"] and bool(converged.all())
-    return EigenResult(
-        status="complete" if complete else "not_converged",
-        loss=c["loss"],
-        gradient_norm=c["gradient_norm"],
-        accuracy=c["accuracy"],
-        examples=problem.examples,
-        terms=problem.terms,
-        parameters=problem.size,
-        frozen_parameters=problem.selection.frozen,
-        tied_parameters=problem.selection.tied,
-        unused_parameters=c["unused"],
-        method=settings.method,
-        operator=settings.operator,
-        which=settings.which,
-        eigenvalues=values,
-        residuals=residuals,
-        intervals=intervals(values, residuals, floor),
-        refined_intervals=refined_intervals(every, every_residuals, floor, wanted),
-        standard_errors=errors,
-        standard_error_method=c["standard_error_method"],
-        noise_floor=floor,
-        converged=converged,
-        lambda_max=float(every[0]) if len(every) else math.nan,
-        lambda_max_residual=float(every_residuals[0]) if len(every) else math.nan,
-        lambda_min=float(every[-1]) if len(every) else math.nan,
-        lambda_min_residual=float(every_residuals[-1]) if len(every) else math.nan,
-        missed_reason=few,
-        missed_epsilon=missed[0] if missed else None,
-        missed_above=missed[1] + floor if missed else None,
-        missed_below=missed[2] - floor if missed else None,
-        products=c["products"],
-        passes=c["passes"],
-        seconds=c["seconds"],
-        verified=c["verified"],
-        residual_history=a["history"],
-        eigenvectors=a.get("eigenvectors"),
-    )
+    return eigen_result(problem, settings, saved)

@@ -1,9 +1,11 @@
-"""The work behind ``landscape eigen``, product by product: search, verification, standard errors."""
+"""What every method of ``landscape eigen`` does around its search: verification apart, all but the search."""
 
 from __future__ import annotations
 
-import time
+import math
+from abc import abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,319 +14,271 @@ from torch import Tensor
 
 from landscape.analyses.base import Saved, Start, State
 from landscape.analyses.eigen import Settings
-from landscape.curvature.hessian import HessianOperator
-from landscape.curvature.sampling import standard_errors
-from landscape.curvature.strategy import Strategy, choose_strategy
-from landscape.linalg.bounds import unclaimed
-from landscape.linalg.eigenpairs import (
-    Pairs,
-    basis_size,
-    eigenpairs,
-    has_converged,
-    ritz_pairs,
-    select,
-    wanted_count,
-)
+from landscape.analyses.work import MatrixWork, itemsize
+from landscape.curvature.products import Block, GraphOperator
+from landscape.curvature.sampling import SamplingError, standard_errors
+from landscape.linalg.bounds import intervals
+from landscape.linalg.eigenpairs import Pairs, basis_size, eigenpairs, has_converged, wanted_count
 from landscape.linalg.lanczos import Krylov
 from landscape.linalg.noise import noise_floor
-from landscape.linalg.operator import norm
 from landscape.linalg.probes import gaussian
-from landscape.linalg.verify import Locked, verify
+from landscape.parameters import layers
 from landscape.problem import Problem
 
 __all__ = ["Work"]
 
+#: What is done after the search, in this order.
+_PHASES = ("search", "verify", "errors", "layers", "check", "over")
 
-class Work:
+
+class Work(MatrixWork):
     """One run of ``eigen``: what is known so far, and the phases that add to it."""
 
+    #: What comes first.
+    first_phase = "search"
+    kept = (
+        *("standard_errors", "eigenvectors", "layer_figures", "peer_values", "peer_residuals"),
+        *("krylov_relation", "krylov_basis"),
+    )
+
     def __init__(self, problem: Problem, settings: Settings, start: Start) -> None:
-        self.problem, self.settings, self.seed = problem, settings, start.seed
-        self.began = time.perf_counter()
+        self.settings = settings
+        wanted = wanted_count(settings.k, settings.which, problem.size)
+        super().__init__(problem, settings, start, problem.size * itemsize(problem) * (3 * wanted + 16))
         self.history: list[float] = []
-        self.locked: Locked | None = None
-        self.extra: dict[str, np.ndarray] = {}
-        self._every: Pairs | None = None
-        self.counters: dict[str, Any] = {}
         if start.saved is None:
-            self._measure(start.strategy)
-        else:
-            self.strategy = dict(start.strategy or {})
-            self.counters = dict(start.saved.counters)
-        self.began -= self.counters["seconds"]
-        pieces = {name: self.strategy[name] for name in Strategy.__dataclass_fields__}
-        self.operator = HessianOperator(problem, Strategy(**pieces))
-        self.krylov = Krylov.start(
-            self.operator, gaussian(problem.size, self.seed, "start"), self.strategy["basis"]
-        )
-        if start.saved is not None:
-            self._restore(start.saved.arrays)
+            self.counters |= {
+                "phase": self.first_phase,
+                "product_error": 0.0,
+                "product_length": 0.0,
+                "verified": 0,
+                "verified_all": not settings.verify,
+                "standard_error_method": "not computed: not asked for",
+                "layer_tops": 0,
+            }
+        self.prepare(start)
 
     def run(self) -> Iterator[State]:
         """The phases still to be done, in order."""
         yield self._state("measuring")
-        if self.counters["phase"] == "search":
-            yield from self._search()
-        if self.counters["phase"] == "verify":
-            yield from self._verify()
-        if self.counters["phase"] == "errors":
-            self._standard_errors()
-            self.counters["phase"] = "over"
-        if self.settings.eigenvectors:
+        phases = {
+            "average": self._average,
+            "search": self._search,
+            "verify": self._verify,
+            "errors": self._standard_errors,
+            "layers": self._layers,
+            "check": self._check,
+        }
+        while self.counters["phase"] != "over":
+            yield from phases[self.counters["phase"]]()
+        if self.settings.eigenvectors and len(self._pairs()[0].values):
             self.extra["eigenvectors"] = self._vectors().cpu().numpy()
+        self._keep()
         yield self._state("done", over=True)
 
-    def _measure(self, strategy: Any) -> None:
-        """Loss, gradient and the way products are to be made."""
-        problem, settings = self.problem, self.settings
-        problem.check_deterministic()
-        itemsize = torch.finfo(problem.dtype).bits // 8
-        wanted = wanted_count(settings.k, settings.which, problem.size)
-        if strategy:
-            self.strategy = dict(strategy)
-            evaluation = problem.measure(problem.pieces(self.strategy["micro_batch"]))
-        else:
-            chosen, evaluation = choose_strategy(problem, problem.size * itemsize * (3 * wanted + 16))
-            basis = basis_size(settings.k, settings.which, problem.size, problem.memory // 4, itemsize)
-            self.strategy = {**chosen.to_json(), "basis": basis}
-        problem.check_expected(evaluation.loss)
-        self.counters = {
-            "phase": "search",
-            "loss": evaluation.loss,
-            "gradient_norm": norm(evaluation.gradient),
-            "accuracy": evaluation.accuracy,
-            "unused": problem.selection.layout.count(evaluation.unused),
-            "product_error": 0.0,
-            "product_length": 0.0,
-            "floor": 0.0,
-            "products": 0,
-            "passes": 0,
-            "seconds": 0.0,
-            "first_steps": 0,
-            "first_top": 0.0,
-            "first_bottom": 0.0,
-            "restarted": False,
-            "verified": 0,
-            "verified_all": not settings.verify,
-            "standard_error_method": "not computed: not asked for",
-        }
+    # -- what a method brings ------------------------------------------------------------------------------
 
-    def _fresh(self, index: int) -> Tensor:
-        return gaussian(self.problem.size, self.seed, "fresh", index)
+    @abstractmethod
+    def prepare(self, start: Start) -> None:
+        """Begin the search, or take up a saved one."""
 
-    def _floor(self, krylov: Krylov) -> float:
-        """What a product can be wrong by; the error of products is measured once the second vector is there.
-
-        That vector is the image of a random one, so it is rich in the directions of large curvature, along
-        which products are largest and most wrong.
-        """
-        c = self.counters
-        if c["products"] == 0:
-            vector = krylov.basis[0] if krylov.exhausted else krylov.basis[1]
-            c["product_error"] = self.operator.error(vector)
-        if c["product_length"] == 0.0 and krylov.steps == 2:
-            c["product_length"] = float(np.linalg.norm(krylov.relation[:, 1]))
-        c["floor"] = noise_floor(krylov, c["product_error"], c["product_length"])
-        return float(c["floor"])
-
+    @abstractmethod
     def _search(self) -> Iterator[State]:
-        settings = self.settings
-        search = eigenpairs(
-            self.operator,
-            self.krylov,
-            k=settings.k,
-            which=settings.which,
-            tol=settings.tol,
-            floor=self._floor,
-            fresh=self._fresh,
-        )
-        if self.counters["products"] < settings.max_products:
-            for krylov, pairs, done in search:
-                self._note_progress(krylov, pairs)
-                if done or self.counters["products"] >= settings.max_products:
-                    break
-                yield self._state(f"{self._converged(pairs)} of {self._wanted()} pairs converged")
-        spare = settings.max_products - self.counters["products"] - self._wanted()
-        self.counters["phase"] = "verify" if settings.verify and spare > 0 else "errors"
-        yield self._state("search over")
+        """Find the pairs, then :meth:`_go_on`."""
 
-    def _note_progress(self, krylov: Krylov, pairs: Pairs) -> None:
-        c = self.counters
-        c["products"] += 1
-        c["passes"] += 1
-        self._every = pairs.among
-        complete = len(pairs.values) == self._wanted()
-        self.history.append(float(pairs.residuals.max()) if complete else float("nan"))
-        if not c["restarted"]:
-            every = self._ritz().values
-            c["first_steps"], c["first_top"], c["first_bottom"] = (
-                krylov.steps,
-                float(every[0]),
-                float(every[-1]),
-            )
-            c["restarted"] = krylov.steps == krylov.capacity
+    @abstractmethod
+    def _pairs(self) -> tuple[Pairs, Pairs]:
+        """(the wanted pairs, other Ritz pairs)."""
+
+    @abstractmethod
+    def _vectors(self) -> Tensor:
+        """The wanted Ritz vectors, (k, n) float64, of unit length."""
+
+    @abstractmethod
+    def _saved(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays, counters) of the search."""
+
+    def _average(self) -> Iterator[State]:
+        raise NotImplementedError
 
     def _verify(self) -> Iterator[State]:
-        """Recompute residuals, then search complements. What is saved is the state before each search."""
-        c, settings = self.counters, self.settings
-        if self.locked is None:
-            self.locked = Locked.measure(self.operator, self._vectors())
-            c["products"] += len(self.locked.values)
-            c["passes"] += 1
-        c["verified_all"] = False
-        before, known = c["products"], self.locked.products
-        saved = self._save()
-        search = verify(
-            self.operator,
-            self.locked,
-            k=settings.k,
-            which=settings.which,
-            steps=settings.verify,
-            tol=settings.tol,
-            floor=c["floor"],
-            start=lambda search, i: gaussian(self.problem.size, self.seed, "verify", search, i),
-        )
-        for locked, done in search:
-            spent = before + locked.products - known - c["products"]
-            c["products"], c["passes"] = c["products"] + spent, c["passes"] + spent
-            c["verified"] += spent
-            if locked.searched > self.locked.searched:
-                self.locked = locked
-                saved = self._save()
-            c["verified_all"] = done
-            if done or c["products"] >= settings.max_products:
-                break
-            yield self._state(f"looking for missed eigenvalues, search {locked.searched + 1}", saved=saved)
-        c["phase"] = "errors"
-        yield self._state("verified")
+        raise NotImplementedError
 
-    def _standard_errors(self) -> None:
-        if not self.settings.standard_errors:
-            return
+    def _keep(self) -> None:
+        """Whatever else is to be stored at the end."""
+
+    # -- phases --------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """To the next phase that there is something to do in."""
+        c, s = self.counters, self.settings
+        spare = self._limit - c["products"] - self._wanted()
+        nothing = not len(self._pairs()[0].values)
+        wanted = {
+            "verify": bool(s.verify) and spare > 0 and not nothing,
+            "errors": s.standard_errors and not nothing,
+            "layers": s.per_layer and not nothing,
+            "check": s.check is not None and not nothing,
+            "over": True,
+        }
+        following = _PHASES[_PHASES.index(c["phase"]) + 1 :]
+        c["phase"] = next(phase for phase in following if wanted[phase])
+
+    def _standard_errors(self) -> Iterator[State]:
         pairs, _ = self._pairs()
-        found = standard_errors(
+        found = self._sampling(pairs)
+        self.counters["standard_error_method"] = found.method
+        if not found.values.mask.any():
+            self.extra["standard_errors"] = found.values.filled()
+        self._go_on()
+        yield self._state("standard errors")
+
+    def _sampling(self, pairs: Pairs) -> SamplingError:
+        """Standard errors over the data, where the matrix is a sum over the examples alone."""
+        name, operator = self.settings.operator, self.operator
+        if name in ("fisher", "noise"):
+            nothing = np.ma.array(np.full(len(pairs.values), np.nan), mask=True)
+            return SamplingError(nothing, f"not computed: not known for --operator {name}")
+        return standard_errors(
             self.problem,
             pairs.values,
             self._vectors(),
             pairs.residuals + self.counters["floor"],
             seed=self.seed,
             micro_batch=self.strategy["micro_batch"],
+            products=operator.over if isinstance(operator, GraphOperator) and name != "hessian" else None,
         )
-        self.counters["standard_error_method"] = found.method
-        if not found.values.mask.any():
-            self.extra["standard_errors"] = found.values.filled()
+
+    def _layers(self) -> Iterator[State]:
+        """The extreme eigenvalues of each layer's block; what is saved is the state before each layer."""
+        names = layers(self.problem.selection.layout)
+        saved = self._save()
+        for index, (layer, members) in enumerate(names.items()):
+            if index < self.counters["layer_tops"]:
+                continue
+            for _ in self._layer(index, self.operator.block(members)):
+                yield self._state(f"layer {layer}", at=saved)
+            self.counters["layer_tops"] = index + 1
+            saved = self._save()
+        self._go_on()
+        yield self._state("layers")
+
+    def _layer(self, index: int, block: Block) -> Iterator[None]:
+        """One layer: its eigenvalues are appended to the arrays."""
+        which, tol = self.settings.which, self._tol
+        ends = wanted_count(1, which, 2)
+        room = basis_size(1, which, block.size, self.problem.memory // 4, itemsize(self.problem))
+        krylov = Krylov.start(block, gaussian(block.size, self.seed, "layer", index), room)
+        errors: list[float] = []
+
+        def floor(state: Krylov) -> float:
+            if not errors:
+                errors.append(self.product_error(state.basis[int(not state.exhausted)].double(), block))
+            return noise_floor(state, errors[0], 0.0)
+
+        fresh = partial(gaussian, block.size, self.seed, "layer fresh", index)
+        search = eigenpairs(block, krylov, k=1, which=which, tol=tol, floor=floor, fresh=fresh)
+        pairs, spent = None, 0
+        for _, pairs, _ in search:
+            spent += 1
+            self.spent(1, 1)
+            yield
+            if spent >= self.settings.max_products:
+                break
+        assert pairs is not None
+        found = np.full((3, ends), math.nan)  # a layer of one parameter has one eigenvalue
+        found[0, : len(pairs.values)], found[1, : len(pairs.values)] = pairs.values, pairs.residuals
+        found[2] = floor(krylov)
+        before = self.extra.get("layer_figures", np.zeros((0, 3, ends)))
+        self.extra["layer_figures"] = np.concatenate([before, found[None]])
+
+    def _check(self) -> Iterator[State]:
+        """The same figures from another package."""
+        yield self._state("pyhessian")
+        self._peer(self.settings.k)
+        self._go_on()
+        yield self._state("pyhessian")
+
+    def _peer(self, k: int) -> Tensor:
+        """Pairs by pyhessian; their residuals are ours, one product each. Returns the vectors."""
+        from landscape.curvature.peer import peer_density_note, peer_eigenpairs
+
+        found = peer_eigenpairs(
+            self.problem,
+            k=k,
+            tol=self._tol,
+            max_iterations=max(1, self.settings.max_products // k),
+            seed=self.seed,
+        )
+        vectors = found.vectors.to(self.operator.device, self.operator.dtype)
+        images = self.operator.apply(vectors)
+        self.spent(len(vectors), 1)
+        rest = images - torch.from_numpy(found.values).to(images)[:, None] * vectors.double()
+        self.extra["peer_values"] = found.values
+        self.extra["peer_residuals"] = torch.linalg.vector_norm(rest, dim=1).cpu().numpy()
+        self.counters["peer_products"] = found.products
+        self.counters["peer_notes"] = "; ".join([*found.notes, peer_density_note()])
+        return vectors
+
+    # -- helpers -------------------------------------------------------------------------------------------
+
+    @property
+    def _tol(self) -> float:
+        return self.settings.tolerance
+
+    @property
+    def _limit(self) -> int:
+        """How many products may have been made when the search is over."""
+        return self.settings.max_products + int(self.counters.get("average_spent", 0))
 
     def _wanted(self) -> int:
         return wanted_count(self.settings.k, self.settings.which, self.problem.size)
 
     def _converged(self, pairs: Pairs) -> int:
         floor = self.counters["floor"]
-        return int(has_converged(pairs.values, pairs.residuals, self.settings.tol, floor).sum())
+        return int(has_converged(pairs.values, pairs.residuals, self._tol, floor).sum())
 
-    def _ritz(self) -> Pairs:
-        """All Ritz pairs as they stand."""
-        return ritz_pairs(self.krylov) if self._every is None else self._every
+    def _note(self, pairs: Pairs) -> None:
+        """Count a product and remember the largest residual."""
+        self.spent(1, 1)
+        complete = len(pairs.values) == self._wanted()
+        self.history.append(float(pairs.residuals.max()) if complete else float("nan"))
 
-    def _pairs(self) -> tuple[Pairs, Pairs]:
-        """(the wanted pairs, the other Ritz pairs)."""
-        if self.krylov.steps == 0:
-            nothing = Pairs(np.zeros(0), np.zeros(0), np.zeros((0, 0)))
-            return nothing, nothing
-        every = self._ritz()
-        if self.locked is None:
-            chosen = select(every.values, self.settings.k, self.settings.which)
-            return every[chosen], every[np.setdiff1d(np.arange(len(every.values)), chosen)]
-        found, floor = self.locked, self.counters["floor"]
-        others = every[unclaimed(every.values, every.residuals, found.values, found.residuals, floor)]
-        return Pairs(found.values, found.residuals, np.zeros((0, len(found.values)))), others
-
-    def _vectors(self) -> Tensor:
-        """The wanted Ritz vectors, (k, n) float64, of unit length."""
-        if self.locked is not None:
-            vectors = self.locked.vectors.double()
-        else:
-            vectors = self._pairs()[0].vectors(self.krylov.basis)
-        lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        return vectors / lengths
-
-    def _state(self, text: str, over: bool = False, saved: Saved | None = None) -> State:
-        seconds = self.counters["seconds"] = time.perf_counter() - self.began
-        if saved is not None:  # an earlier moment, but all the time was spent
-            saved = Saved(saved.arrays, {**saved.counters, "seconds": seconds})
-        return State(
-            save=self._save if saved is None else lambda: saved,
-            done=self.counters["products"],
-            total=self._expected(),
-            text=text,
-            strategy=self.strategy,
-            over=over,
-        )
+    def _state(self, text: str, over: bool = False, at: Saved | None = None) -> State:
+        done = self.counters["products"]
+        return self.state(text, self._save, done=done, total=self._expected(), over=over, at=at)
 
     def _expected(self) -> int | None:
         """Products until the end, from how fast the largest residual has been falling; None while unknown."""
-        if self.counters["seconds"] < 1.0:  # nobody looks yet
+        if self.counters["seconds"] < 1.0 or self.counters["phase"] != "search":  # nobody looks yet
             return None
         logs = np.log(np.array(self.history[-12:]) + 1e-300)
         logs = logs[np.isfinite(logs)]
         pairs = self._pairs()[0] if len(logs) >= 4 else None
-        if pairs is None:
+        if pairs is None or not len(pairs.values):
             return None
         slope = np.polyfit(np.arange(len(logs)), logs, 1)[0]
-        goal = np.log(max(self.counters["floor"], self.settings.tol * np.abs(pairs.values).min(), 1e-300))
+        goal = np.log(max(self.counters["floor"], self._tol * np.abs(pairs.values).min(), 1e-300))
         if slope >= -1e-3 or not np.isfinite(goal):
             return None
         left = max(0.0, (logs[-1] - goal) / -slope)
         expected = int(self.counters["products"] + np.ceil(left))
-        return min(self.settings.max_products, expected)
+        return min(self._limit, expected)
 
     def _save(self) -> Saved:
-        krylov, (pairs, others) = self.krylov, self._pairs()
-        arrays = {
-            "basis": krylov.basis[: krylov.steps + 1].cpu().numpy(),
-            "coefficients": krylov.coefficients,
-            "lost": krylov.lost,
+        pairs, others = self._pairs()
+        arrays, counters = self._saved()
+        own = {
             "history": np.array(self.history),
             "values": pairs.values,
             "residuals": pairs.residuals,
             "other_values": others.values,
             "other_residuals": others.residuals,
-            **self.extra,
         }
-        if self.locked is not None:
-            arrays["locked_vectors"] = self.locked.vectors.cpu().numpy()
-            arrays["locked_images"] = self.locked.images.cpu().numpy()
-            arrays["locked_values"] = self.locked.values
-            arrays["locked_residuals"] = self.locked.residuals
-        counters = {
-            **self.counters,
-            "steps": krylov.steps,
-            "exhausted": krylov.exhausted,
-            "breakdowns": krylov.breakdowns,
-            "scale": krylov.scale,
-            "locked_products": self.locked.products if self.locked else 0,
-            "locked_searched": self.locked.searched if self.locked else 0,
-        }
-        return Saved(arrays, counters)
+        return Saved({**arrays, **own, **self.extra}, {**self.counters, **counters})
 
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        krylov, c = self.krylov, self.counters
-        rows = torch.from_numpy(arrays["basis"]).to(krylov.basis)
-        krylov.basis[: len(rows)] = rows
-        krylov.coefficients[:] = arrays["coefficients"]
-        krylov.lost[:] = arrays["lost"]
-        krylov.steps, krylov.exhausted = c.pop("steps"), c.pop("exhausted")
-        krylov.breakdowns, krylov.scale = c.pop("breakdowns"), c.pop("scale")
-        self.history = arrays["history"].tolist()
-        products, searched = c.pop("locked_products"), c.pop("locked_searched")
-        if "locked_vectors" in arrays:
-            self.locked = Locked(
-                vectors=torch.from_numpy(arrays["locked_vectors"]).to(krylov.basis),
-                images=torch.from_numpy(arrays["locked_images"]).to(self.operator.device),
-                values=arrays["locked_values"],
-                residuals=arrays["locked_residuals"],
-                products=products,
-                searched=searched,
-            )
-        for name in ("standard_errors", "eigenvectors"):
-            if name in arrays:
-                self.extra[name] = arrays[name]
+
+def layer_intervals(figures: np.ndarray) -> np.ndarray:
+    """(layers, pairs, 2) intervals from values, residuals and floors (layers, 3, pairs)."""
+    each = [intervals(values, residuals, float(floor[0])) for values, residuals, floor in figures]
+    return np.array(each).reshape(*figures[:, 0].shape, 2)

@@ -8,16 +8,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from landscape.results.base import Result, quantity, register
+from landscape.results.base import quantity, register
+from landscape.results.matrix import CURVATURE as _CURVATURE
+from landscape.results.matrix import MatrixResult
 
 __all__ = ["EigenResult"]
-
-_CURVATURE = "loss / weight²"
 
 
 @register
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EigenResult(Result):
+class EigenResult(MatrixResult):
     """Eigenvalues of a curvature matrix, each with its certificate.
 
     Arrays are float64 with one entry per pair, eigenvalues algebraically descending.
@@ -29,8 +29,6 @@ class EigenResult(Result):
         "krylov_basis": "krylov_file",
     }
 
-    method: str = quantity("How the pairs were found: lanczos, power, running-average, pyhessian or dense.")
-    operator: str = quantity("The matrix: hessian, gauss-newton, fisher, empirical-fisher, noise, …")
     which: str = quantity("Which end of the spectrum: largest, smallest, both or magnitude.")
     eigenvalues: np.ndarray = quantity(
         "Eigenvalues, algebraically descending.", dims=("pair",), unit=_CURVATURE, error="intervals"
@@ -56,7 +54,6 @@ class EigenResult(Result):
     standard_error_method: str = quantity(
         "How the standard errors were obtained: second differences, groups, or not computed (why)."
     )
-    noise_floor: float = quantity("What a product can be wrong by, for a unit vector.", unit=_CURVATURE)
     converged: np.ndarray = quantity(
         "Whether residual ≤ max(tol·|θ|, noise floor), for each pair.", dims=("pair",)
     )
@@ -77,9 +74,6 @@ class EigenResult(Result):
         "The ε of that statement, as a share of λmax − λmin.", default=None
     )
     missed_reason: str = quantity("Why there is no such statement; empty if there is one.", default="")
-    products: int = quantity("Products with the matrix, verification included.")
-    passes: int = quantity("Passes over the data (products of several vectors at once count once).")
-    seconds: float = quantity("Wall-clock time of the computation.", unit="s")
     verified: int = quantity("Products spent looking for missed eigenvalues; 0 if not asked for.")
     residual_history: np.ndarray = quantity(
         "Largest residual of the wanted pairs after each product (NaN while there are too few).",
@@ -121,19 +115,6 @@ class EigenResult(Result):
     layer_converged: np.ndarray | None = quantity(
         "Whether each of them has converged.", dims=("layer", "layer_pair"), default=None
     )
-
-    rho: float | None = quantity(
-        "Step of the finite differences, as a length in weight space.", unit="weight", default=None
-    )
-    difference: str | None = quantity("Finite differences: central, or as-written (one-sided).", default=None)
-    rho_sweep: np.ndarray | None = quantity("Steps tried.", dims=("rho",), unit="weight", default=None)
-    rho_errors: np.ndarray | None = quantity(
-        "Measured relative error of a product with each step.", dims=("rho",), default=None
-    )
-    rho_error: float | None = quantity(
-        "Measured relative error of a product with the step used.", default=None
-    )
-    rho_against: str | None = quantity("What those errors were measured against.", default=None)
 
     perturb: str | None = quantity(
         "Running average: direction of the perturbation, iterate (LeCun et al. 1993) or gradient (as written).",

@@ -1,0 +1,197 @@
+"""``landscape eigen --method running-average``: the document's estimate, then Lanczos to compare it with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.analyses.base import Start, State
+from landscape.analyses.eigen_lanczos import LanczosWork
+from landscape.curvature.finite_difference import FiniteDifferenceOperator
+from landscape.curvature.strategy import Strategy
+from landscape.errors import ComputationError, ConfigurationError
+from landscape.linalg.eigenpairs import Pairs
+from landscape.linalg.operator import norm
+from landscape.linalg.probes import derived_seed, gaussian
+from landscape.linalg.running_average import RunningAverage, running_average
+
+__all__ = ["AverageWork"]
+
+#: Where Lanczos, which the estimate is compared with, stops.
+_REFERENCE_TOL = 1e-3
+
+
+class AverageWork(LanczosWork):
+    """The running average by finite differences of gradients, as the document makes it.
+
+    The figures that are said to belong to it (Rayleigh quotient, residual) are measured on all the data:
+    for full batches along the vector itself they come with the iteration, else a product of the Hessian is
+    spent on them once every pass over the data.
+    """
+
+    first_phase = "average"
+
+    def prepare(self, start: Start) -> None:
+        super().prepare(start)
+        s, problem = self.settings, self.problem
+        self.perturb, self.difference = s.perturb or "iterate", s.difference or "central"
+        wanted = s.minibatch or "full"
+        self.batch = problem.examples if wanted == "full" else int(wanted)
+        if self.batch > problem.examples:
+            raise ConfigurationError(
+                f"--minibatch {self.batch} is more than there are", found=f"{problem.examples} examples"
+            )
+        self.full = self.batch == problem.examples
+        self._constant: tuple[Tensor, Tensor] | None = None
+        first = gaussian(problem.size, self.seed, "average")
+        if start.saved is None:
+            self.average = RunningAverage.start((first / norm(first)).to(problem.device))
+            weight = 0.1 if s.new_weight is None else s.new_weight
+            self.counters |= {
+                "new_weight": weight,
+                "minibatch": self.batch,
+                "examples": problem.examples,
+                "average_spent": 0,
+                "evaluated": 0,
+            }
+        else:
+            self.average = RunningAverage.restore(start.saved.arrays, self.counters, problem.device)
+        self.differences = FiniteDifferenceOperator(
+            problem, self.pieces, rho=self.counters["rho"], difference=self.difference
+        )
+
+    @property
+    def _tol(self) -> float:
+        return _REFERENCE_TOL if self.counters["phase"] in ("search", "layers") else super()._tol
+
+    # -- the average ---------------------------------------------------------------------------------------
+
+    def _average(self) -> Iterator[State]:
+        c, s, average = self.counters, self.settings, self.average
+        free = self.full and self.perturb == "iterate"
+        if average.iterations == 0:
+            image = self.differences.apply(average.direction[None].to(self.problem.dtype))[0]
+            c["average_spent"] += 1
+            c["difference_error"] = self.product_error(image, self.differences)
+        steps = running_average(
+            average,
+            perturb=self.perturb,
+            new_weight=c["new_weight"],
+            product=self._product,
+            evaluate=None if free else self._evaluate,
+            full_batch=self.full,
+            tol=self._tol,
+            floor=c["difference_error"],
+        )
+        while not average.over and average.iterations < s.max_products:
+            next(steps, None)
+            if not math.isfinite(average.norms[-1]):
+                raise ComputationError(
+                    f"the running average is {average.norms[-1]} after {average.iterations} iterations",
+                    do="use a smaller --rho or --new-weight",
+                )
+            yield self._state(f"iteration {average.iterations}, ‖v‖ = {average.norms[-1]:.4g}")
+        if math.isnan(average.rayleigh[-1]):
+            average.measure(self._image(average.direction))
+        c["products"] += c["average_spent"]
+        c["passes"] += c["average_spent"]
+        c["phase"] = "search"
+        yield self._state("average over")
+
+    def _product(self, iteration: int, direction: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The curvature product of this iteration's batch, along the vector or along its own gradient."""
+        self.counters["average_spent"] += 1
+        if self.full and direction is not None:
+            return self.differences.apply(direction[None].to(self.problem.dtype))[0], direction
+        if self._constant is not None:  # the gradient of all the data is always the same
+            self.counters["average_spent"] -= 1
+            return self._constant
+        found = self._along(self._differences_on(iteration), direction)
+        if self.full:
+            self._constant = found
+        return found
+
+    def _differences_on(self, iteration: int) -> FiniteDifferenceOperator:
+        """Differences of the gradients of a random mini-batch, drawn without replacement."""
+        if self.full:
+            return self.differences
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, "minibatch", iteration))
+        rows = torch.randperm(self.problem.examples, generator=generator)[: self.batch].sort().values
+        batch = self.problem.minibatch(rows)
+        micro = min(self.pieces.micro_batch, self.batch)
+        strategy = Strategy(micro, -(-self.batch // micro), 0, self.pieces.graph_bytes)
+        return FiniteDifferenceOperator(batch, strategy, rho=self.counters["rho"], difference=self.difference)
+
+    def _along(
+        self, differences: FiniteDifferenceOperator, direction: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if direction is None:
+            pieces = differences.problem.pieces(self.strategy["micro_batch"])
+            gradient = differences.problem.measure(pieces).gradient
+            length = norm(gradient)
+            if length == 0.0:  # nothing to perturb along: no curvature is seen
+                return torch.zeros_like(gradient), gradient
+            direction = gradient / length
+        return differences.apply(direction[None].to(self.problem.dtype))[0], direction
+
+    def _evaluate(self, iteration: int, direction: Tensor) -> Tensor | None:
+        """A product on all the data, as often as the iterations have cost about as much."""
+        c = self.counters
+        every = -(-self.problem.examples // self.batch)
+        if self.full and self.perturb == "gradient":
+            every = max(1, iteration)  # these products cost nothing: at 1, 2, 4, …
+        if iteration < c["evaluated"] + every:
+            return None
+        c["evaluated"] = iteration
+        return self._image(direction)
+
+    def _image(self, direction: Tensor) -> Tensor:
+        self.counters["average_spent"] += 1
+        return self.operator.apply(direction[None].to(self.problem.dtype))[0]
+
+    # -- what it is compared with --------------------------------------------------------------------------
+
+    def _search(self) -> Iterator[State]:
+        for state in super()._search():
+            if self.counters["phase"] != "search":
+                self._compare()
+            yield state
+
+    def _compare(self) -> None:
+        """The share of the gradient in the space of the top eigenvectors."""
+        pairs = self._lanczos_pairs()[0]
+        if not len(pairs.values):
+            return
+        self.extra["reference_values"], self.extra["reference_residuals"] = pairs.values, pairs.residuals
+        self.counters["reference_floor"] = self.counters["floor"]
+        gradient = self.problem.measure(self.problem.pieces(self.strategy["micro_batch"])).gradient
+        squared = norm(gradient) ** 2
+        if squared > 0:
+            inside = (self._lanczos_vectors() @ gradient).square().sum()
+            self.counters["gradient_share"] = float(inside) / squared
+        self.counters["floor"] = max(self.counters["floor"], self.counters["difference_error"])
+
+    kept = (*LanczosWork.kept, "reference_values", "reference_residuals")
+
+    def _pairs(self) -> tuple[Pairs, Pairs]:
+        average = self.average
+        if self.counters["phase"] == "average" or math.isnan(average.rayleigh[-1]):
+            return self._lanczos_pairs()[0], self._lanczos_pairs()[1]
+        own = Pairs(np.array(average.rayleigh[-1:]), np.array(average.residuals[-1:]), np.zeros((0, 1)))
+        found, others = self._lanczos_pairs()
+        every = np.concatenate([found.values, others.values])
+        order = np.argsort(-every, kind="stable")
+        residuals = np.concatenate([found.residuals, others.residuals])[order]
+        return own, Pairs(every[order], residuals, np.zeros((0, len(every))))
+
+    def _vectors(self) -> Tensor:
+        return self.average.direction[None]
+
+    def _saved(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays, counters = super()._saved()
+        return arrays | self.average.arrays(), counters | self.average.counters()
