@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from landscape.api import eigen, open
+    from landscape.api import density, eigen, open, trace
     from landscape.checkpoint import inspect_checkpoint, load_checkpoint, load_into, save_checkpoint
     from landscape.errors import LandscapeError
     from landscape.problem import Problem
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LandscapeError",
     "Problem",
+    "density",
     "eigen",
     "inspect_checkpoint",
     "load_checkpoint",
@@ -25,11 +26,13 @@ __all__ = [
     "load_problem",
     "open",
     "save_checkpoint",
+    "trace",
 ]
 
 _HOMES = {
     "LandscapeError": "errors",
     "Problem": "problem",
+    "density": "api",
     "eigen": "api",
     "inspect_checkpoint": "checkpoint",
     "load_checkpoint": "checkpoint",
@@ -37,6 +40,7 @@ _HOMES = {
     "load_problem": "project",
     "open": "api",
     "save_checkpoint": "checkpoint",
+    "trace": "api",
 }
 
 

@@ -1,4 +1,4 @@
-"""What goes between a run and the store beside the result: earlier results, and vectors of a model's length."""
+"""What a run takes from the store and gives to it beside its result: earlier results, long vectors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _with_vectors(result: Result, folder: Path) -> Result:
     """The result with the vectors that are kept apart; without them if their file is gone or damaged."""
     from landscape.store import read_vectors
 
-    found = {}
+    found: dict[str, Any] = {}
     for name, file_name in result.apart.items():
         file = getattr(result, file_name)
         if file is not None:
@@ -60,7 +60,7 @@ def with_vectors_apart(result: Result, path: Path) -> Result:
     """Vectors as long as the model go to files of their own, beside the result file ``path``."""
     from landscape.store import write_vectors
 
-    files = {}
+    files: dict[str, Any] = {}
     for name, file_name in result.apart.items():
         vectors = getattr(result, name)
         if vectors is not None and result.provenance is not None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from landscape.errors import ConfigurationError, DataError
 
-__all__ = ["NAMES", "Loss", "label_hits", "resolve_loss"]
+__all__ = ["NAMES", "Loss", "call_whole", "label_hits", "resolve_loss"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Loss:
         ignored: the label that marks a term left out.
         shaped: outputs with the classes in dimension 1.
         check: raises a DataError where outputs and targets do not fit; dearer than the loss should be.
+        module: the torch loss module that it is, where its terms are known.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Loss:
     ignored: int | None = None
     shaped: Callable[[Tensor, Tensor], Tensor] = lambda outputs, targets: outputs
     check: Callable[[Tensor, Tensor], None] | None = None
+    module: nn.Module | None = None
 
 
 def resolve_loss(
@@ -91,6 +94,28 @@ def _from_callable(loss: Callable[..., Tensor], count: Callable[[Any], float] | 
         loss = _Placed(loss)
     terms = count if whole or count is None else (lambda targets: count((None, targets)))
     return Loss(name, loss, counting=counting, terms=terms, whole=whole)
+
+
+class _Whole(nn.Module):
+    """A ``loss(model, batch)`` and its model as one module, so that it can be called with other weights."""
+
+    def __init__(self, loss: Callable[..., Tensor], model: nn.Module) -> None:
+        super().__init__()
+        self.model, self._loss = model, [loss]  # in a list: a loss that is a module is none of its parts
+
+    def forward(self, batch: Any) -> Tensor:
+        return self._loss[0](self.model, batch)
+
+
+def call_whole(
+    loss: Callable[..., Tensor], model: nn.Module, batch: Any, weights: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """A ``loss(model, batch)``, with ``weights`` in place of the parameters they name."""
+    if weights is None:
+        return loss(model, batch)
+    named = {f"model.{name}": weight for name, weight in weights.items()}
+    mean: Tensor = functional_call(_Whole(loss, model), named, (batch,))
+    return mean
 
 
 def label_hits(loss: Loss, outputs: Tensor, targets: Tensor) -> tuple[int, int]:
@@ -168,6 +193,7 @@ def _elementwise(loss: nn.Module, single: nn.Module) -> Loss:
         counting="elements",
         terms=lambda targets: float(targets.numel()),
         each=each,
+        module=loss,
     )
 
 
@@ -214,6 +240,7 @@ def _labelled(loss: nn.CrossEntropyLoss | nn.NLLLoss, single: nn.Module) -> Loss
         ignored=ignored,
         shaped=shaped,
         check=lambda outputs, targets: _check_labels(shaped(outputs, targets), targets, ignored),
+        module=loss,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from landscape.errors import ConfigurationError
 
-__all__ = ["Layout", "Selection", "select_parameters"]
+__all__ = ["Layout", "Selection", "layers", "select_parameters"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,18 @@ class Selection:
     def flat(self) -> Tensor:
         """The weights in one vector (n,), detached."""
         return torch.cat([p.detach().reshape(-1) for p in self.tensors])
+
+
+def layers(layout: Layout) -> dict[str, tuple[str, ...]]:
+    """Parameters by the module that owns them (their names up to the last dot), in the model's order.
+
+    A parameter of the model itself, whose name has no dot, is a group of its own.
+    """
+    groups: dict[str, tuple[str, ...]] = {}
+    for name in layout.names:
+        owner = name.rpartition(".")[0] or name
+        groups[owner] = (*groups.get(owner, ()), name)
+    return groups
 
 
 def select_parameters(model: nn.Module, patterns: Sequence[str] = ()) -> Selection:

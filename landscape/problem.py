@@ -25,7 +25,7 @@ from landscape.data import (
     targets_of,
 )
 from landscape.errors import ComputationError, ConfigurationError, DataError, LandscapeError
-from landscape.losses import Loss, label_hits, resolve_loss
+from landscape.losses import Loss, call_whole, label_hits, resolve_loss
 from landscape.machine import (
     available_memory,
     brief,
@@ -44,7 +44,7 @@ from landscape.models import (
     random_modules,
     training_modules,
 )
-from landscape.parameters import Selection, select_parameters
+from landscape.parameters import Layout, Selection, select_parameters
 from landscape.results import CheckpointReference
 
 __all__ = ["Evaluation", "Problem"]
@@ -216,6 +216,30 @@ class Problem:
                 return piece
         return next(self.pieces(size))
 
+    def minibatch(self, rows: Tensor) -> Problem:
+        """The same problem on some examples only, numbered as in the data (1-D, int64).
+
+        Raises:
+            DataError: the data are not in memory, or these examples have no terms.
+        """
+        if self.data.batches is None:
+            raise DataError(
+                "mini-batches are drawn from data in memory", do="raise --memory, or use --samples"
+            )
+        parts, first = [], 0
+        for batch in self.data.batches:
+            count = examples_in(batch)
+            inside = rows[(rows >= first) & (rows < first + count)] - first
+            first += count
+            if len(inside):
+                parts.append(rows_of(batch, inside))
+        twin = copy.copy(self)
+        twin.__dict__.pop("terms", None)
+        twin.data = replace(self.data, batches=joined(parts), examples=len(rows))
+        twin.batch_size = min(self.batch_size, len(rows)) if self.batch_size else None
+        twin._twins = {}
+        return twin
+
     def cut(self, piece: Piece, rows: slice | Tensor) -> Iterator[Piece]:
         """Some examples of a piece (none if they have no terms)."""
         yield from self._piece(rows_of(piece.batch, rows), piece.first)
@@ -252,14 +276,34 @@ class Problem:
         """The mean loss over a piece, a scalar that can be differentiated."""
         return self._mean(piece)[0]
 
-    def _mean(self, piece: Piece, check: bool = False) -> tuple[Tensor, Tensor | None]:
+    def mean_loss_at(self, piece: Piece, weights: Sequence[Tensor]) -> Tensor:
+        """:meth:`mean_loss` at other weights, one tensor for each parameter; the model is not changed."""
+        return self._mean(piece, weights=dict(zip(self.selection.layout.names, weights, strict=True)))[0]
+
+    def outputs(self, piece: Piece) -> Any:
+        """The model's outputs for a piece, which can be differentiated."""
+        try:
+            with self._statistics():
+                return call_model(self.model, inputs_of(piece.batch))
+        except LandscapeError:
+            raise
+        except Exception as error:
+            raise explained(error, piece.batch) from error
+
+    def _statistics(self) -> contextlib.AbstractContextManager[None]:
+        return frozen_statistics(self.model) if self.train_mode else contextlib.nullcontext()
+
+    def _mean(
+        self, piece: Piece, check: bool = False, weights: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """(mean loss over the piece, model outputs if there are any); ``check`` looks at the labels, too."""
         try:
-            with frozen_statistics(self.model) if self.train_mode else contextlib.nullcontext():
+            with self._statistics():
                 if self.loss.whole:
-                    outputs, mean = None, self.loss.mean(self.model, piece.batch)
+                    outputs, mean = None, call_whole(self.loss.mean, self.model, piece.batch, weights)
                 else:
-                    outputs, targets = call_model(self.model, inputs_of(piece.batch)), targets_of(piece.batch)
+                    outputs = call_model(self.model, inputs_of(piece.batch), weights)
+                    targets = targets_of(piece.batch)
                     if check and self.loss.check is not None:
                         self.loss.check(outputs, targets)
                     mean = self.loss.mean(outputs, targets)
@@ -296,12 +340,17 @@ class Problem:
             torch.autograd.grad(loss, self.selection.tensors, create_graph=create_graph, allow_unused=True)
         )
 
-    def add_flat(self, total: Tensor, parts: Sequence[Tensor | None], share: float) -> None:
-        """Add ``share`` times the parameter-shaped ``parts`` to the flat float64 ``total`` (n,), in place."""
+    def add_flat(
+        self, total: Tensor, parts: Sequence[Tensor | None], share: float, layout: Layout | None = None
+    ) -> None:
+        """Add ``share`` times the parameter-shaped ``parts`` to the flat float64 ``total`` (n,), in place.
+
+        ``layout`` says which parameters they are; all the measured ones without.
+        """
         if all(part is not None for part in parts):
             total.add_(torch.cat([part.reshape(-1) for part in parts if part is not None]), alpha=share)
             return
-        for view, part in zip(self.selection.layout.split(total), parts, strict=True):
+        for view, part in zip((layout or self.selection.layout).split(total), parts, strict=True):
             if part is not None:
                 view.add_(part, alpha=share)
 

@@ -25,7 +25,6 @@ from landscape.errors import (
     FAILED,
     NOT_REACHED,
     Interrupted,
-    LandscapeError,
     OutOfMemory,
     StoreError,
 )

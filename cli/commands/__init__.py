@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from . import doctor, eigen, init, inspect, plot, rm, show
+from . import density, doctor, eigen, init, inspect, plot, rm, show, trace
 
 __all__ = ["COMMANDS"]
 
@@ -13,6 +13,8 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "inspect": inspect.command,
     "init": init.command,
     "eigen": eigen.command,
+    "trace": trace.command,
+    "density": density.command,
     "show": show.command,
     "plot": plot.command,
     "rm": rm.command,

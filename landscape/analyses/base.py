@@ -85,7 +85,7 @@ class Analysis(Protocol):
     def steps(
         self, problem: Problem, settings: Any, inputs: Mapping[str, Result], start: Start
     ) -> Iterator[State]:
-        """The work, step by step; ``inputs`` by kind, at a beginning only: a saved state goes on by itself."""
+        """The work, step by step; ``inputs`` (by kind) are for a beginning: a saved state needs none."""
 
     def finish(self, problem: Problem, settings: Any, saved: Saved) -> Result:
         """The result of a state: the last one, or where a limit stopped the work."""

@@ -5,7 +5,7 @@ Whatever is slow to import is imported when the work begins: the options are sho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,7 @@ from landscape.settings import option
 
 if TYPE_CHECKING:
     from landscape.analyses.base import Plan, Saved, Start, State
+    from landscape.analyses.eigen_work import Work
     from landscape.problem import Problem
     from landscape.results import EigenResult, Result
 
@@ -35,8 +36,8 @@ class Settings(MatrixSettings):
     )
     tol: float | None = option(
         None,
-        "A pair has converged when its residual ≤ tol·|θ| (or the noise floor). 1e-3 without, and 1e-4 for the "
-        "running average.",
+        "A pair has converged when its residual ≤ tol·|θ| (or the noise floor). 1e-3 without, and 1e-4 "
+        "for the running average.",
         minimum=0.0,
     )
     max_products: int = option(
@@ -47,8 +48,8 @@ class Settings(MatrixSettings):
     )
     method: Literal["lanczos", "power", "running-average", "pyhessian", "dense"] = option(
         "lanczos",
-        "How the pairs are found: lanczos; power iteration with deflation; the running-average of the document; "
-        "the package pyhessian; dense, all of a small matrix.",
+        "How the pairs are found: lanczos; power iteration with deflation; the running-average of the "
+        "document; the package pyhessian; dense, all of a small matrix.",
     )
     verify: int = option(
         0,
@@ -61,7 +62,8 @@ class Settings(MatrixSettings):
         None, "Find the same figures with another package, too, and print both and their difference."
     )
     per_layer: bool = option(
-        False, "Also the extreme eigenvalue of each layer's own block, a layer being a module with parameters."
+        False,
+        "Also the extreme eigenvalue of each layer's own block, a layer being a module with parameters.",
     )
     standard_errors: bool = option(
         True, "Estimate how far each eigenvalue would move on another sample of the data."
@@ -77,7 +79,9 @@ class Settings(MatrixSettings):
         panel=_AVERAGE,
     )
     new_weight: float | None = option(
-        None, "β, the weight of the new value in the average, above 0 and at most 1; 0.1 without.", panel=_AVERAGE
+        None,
+        "β, the weight of the new value in the average, above 0 and at most 1; 0.1 without.",
+        panel=_AVERAGE,
     )
     minibatch: str | None = option(
         None,
@@ -107,7 +111,9 @@ class Settings(MatrixSettings):
         if self.operator != "hessian" and (self.check or self.method in ("pyhessian", "running-average")):
             what = "--check pyhessian" if self.check else f"--method {self.method}"
             raise ConfigurationError(
-                f"{what} knows the Hessian only", found=f"--operator {self.operator}", do="leave one of them out"
+                f"{what} knows the Hessian only",
+                found=f"--operator {self.operator}",
+                do="leave one of them out",
             )
 
     def _check_method(self) -> None:
@@ -139,7 +145,9 @@ class Settings(MatrixSettings):
 
 
 def _misplaced(name: str, belongs: str, found: str) -> ConfigurationError:
-    return ConfigurationError(f"--{name} belongs to {belongs}", found=found, do=f"add {belongs}, or leave it out")
+    return ConfigurationError(
+        f"--{name} belongs to {belongs}", found=found, do=f"add {belongs}, or leave it out"
+    )
 
 
 def needs(settings: Settings) -> tuple[str, ...]:
@@ -192,7 +200,7 @@ def steps(
     from landscape.analyses.eigen_lanczos import LanczosWork
     from landscape.analyses.eigen_others import DenseWork, PeerWork, PowerWork
 
-    works = {
+    works: dict[str, Callable[..., Work]] = {
         "lanczos": LanczosWork,
         "power": PowerWork,
         "running-average": AverageWork,

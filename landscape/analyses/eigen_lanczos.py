@@ -33,7 +33,9 @@ class LanczosWork(Work):
         self.locked: Locked | None = None
         self._every: Pairs | None = None
         if start.saved is None:
-            basis = basis_size(s.k, s.which, self.problem.size, self.problem.memory // 4, itemsize(self.problem))
+            basis = basis_size(
+                s.k, s.which, self.problem.size, self.problem.memory // 4, itemsize(self.problem)
+            )
             self.strategy.setdefault("basis", basis)
             self.counters |= {"first_steps": 0, "first_top": 0.0, "first_bottom": 0.0, "restarted": False}
         self.krylov = Krylov.start(

@@ -55,10 +55,17 @@ class PowerWork(Work):
     def _search(self) -> Iterator[State]:
         s = self.settings
         search = power_iteration(
-            self.operator, self.power, k=s.k, which=s.which, tol=self._tol, floor=self._floor, fresh=self._fresh
+            self.operator,
+            self.power,
+            k=s.k,
+            which=s.which,
+            tol=self._tol,
+            floor=self._floor,
+            fresh=self._fresh,
         )
         if self.counters["products"] < self._limit:
-            for self.power, done in search:
+            for power, done in search:
+                self.power = power
                 pairs = self._pairs()[0]
                 self._note(pairs)
                 if done or self.counters["products"] >= self._limit:
@@ -73,7 +80,8 @@ class PowerWork(Work):
 
     def _vectors(self) -> Tensor:
         vectors = self.power.pairs().vectors.double()
-        return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        return vectors / lengths
 
     def _saved(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return self.power.arrays(), self.power.counters()
@@ -112,7 +120,8 @@ class DenseWork(Work):
 
     def _search(self) -> Iterator[State]:
         c, done = self.counters, self.counters["rows"]
-        for self.matrix, rows in dense_matrix(self.operator, block=_BLOCK, rows=self.matrix, done=done):
+        for matrix, rows in dense_matrix(self.operator, block=_BLOCK, rows=self.matrix, done=done):
+            self.matrix = matrix
             self.spent(rows - c["rows"], 1)
             c["rows"] = rows
             yield self._state("rows of the matrix")

@@ -117,9 +117,9 @@ def _average(settings: Settings, c: dict[str, Any], a: dict[str, np.ndarray]) ->
         "perturb": settings.perturb or "iterate",
         "new_weight": c["new_weight"],
         "minibatch": c["minibatch"],
-        "history": a["average_norms"],
-        "rayleigh": a["average_rayleigh"],
-        "evaluation_residuals": a["average_residuals"],
+        "history": a["average_norms"][1:],
+        "rayleigh": a["average_rayleigh"][1:],
+        "evaluation_residuals": a["average_residuals"][1:],
         "learning_rate": 1 / length if length > 0 else math.inf,
         "bound": length if is_bound else None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ class Work(MatrixWork):
 
     #: What comes first.
     first_phase = "search"
-    kept = (
+    kept: tuple[str, ...] = (
         *("standard_errors", "eigenvectors", "layer_figures", "peer_values", "peer_residuals"),
         *("krylov_relation", "krylov_basis"),
     )
@@ -178,13 +179,11 @@ class Work(MatrixWork):
 
         fresh = partial(gaussian, block.size, self.seed, "layer fresh", index)
         search = eigenpairs(block, krylov, k=1, which=which, tol=tol, floor=floor, fresh=fresh)
-        pairs, spent = None, 0
-        for _, pairs, _ in search:
-            spent += 1
+        pairs = None
+        for _, latest, _ in itertools.islice(search, self.settings.max_products):
+            pairs = latest
             self.spent(1, 1)
             yield
-            if spent >= self.settings.max_products:
-                break
         assert pairs is not None
         found = np.full((3, ends), math.nan)  # a layer of one parameter has one eigenvalue
         found[0, : len(pairs.values)], found[1, : len(pairs.values)] = pairs.values, pairs.residuals

@@ -46,6 +46,7 @@ class MatrixWork:
         self.problem, self.seed = problem, start.seed
         self.began = time.perf_counter()
         self.extra: dict[str, np.ndarray] = {}
+        self.counters: dict[str, Any]
         if start.saved is None:
             self._measure(start.strategy, reserved)
         else:
@@ -68,7 +69,7 @@ class MatrixWork:
             chosen, evaluation = choose_strategy(problem, reserved)
             self.strategy = chosen.to_json()
         problem.check_expected(evaluation.loss)
-        self.counters: dict[str, Any] = {
+        self.counters = {
             "loss": evaluation.loss,
             "gradient_norm": norm(evaluation.gradient),
             "accuracy": evaluation.accuracy,
@@ -125,9 +126,16 @@ class MatrixWork:
         return float(self.counters["seconds"])
 
     def state(
-        self, text: str, save: Any, *, done: int, total: int | None, over: bool = False, at: Saved | None = None
+        self,
+        text: str,
+        save: Any,
+        *,
+        done: int,
+        total: int | None,
+        over: bool = False,
+        at: Saved | None = None,
     ) -> State:
-        """A state; ``at`` is an earlier moment to go back to, of which only the time spent is forgotten not."""
+        """A state; ``at`` is an earlier moment to go back to: all of it but the time spent."""
         seconds = self.time()
         if at is not None:
             at = replace(at, counters={**at.counters, "seconds": seconds})

@@ -9,8 +9,9 @@ change of that ratio, whose standard error is (Cochran 1977, §2.11)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from landscape.linalg.probes import derived_seed
 from landscape.machine import is_out_of_memory
 from landscape.problem import Problem
 
-__all__ = ["SamplingError", "ratio_standard_error", "standard_errors"]
+__all__ = ["Products", "SamplingError", "ratio_standard_error", "standard_errors"]
 
 #: Random groups for the group estimate, and the fewest examples it makes sense with.
 _GROUPS, _FEWEST = 32, 40
@@ -54,8 +55,19 @@ def ratio_standard_error(numerators: Tensor, terms: Tensor) -> Tensor:
     return (count / (count - 1) * spread).sqrt() / terms.sum()
 
 
+#: (pieces, vectors (k, n)) → the pieces' share of the products with a matrix, (k, n) float64.
+Products = Callable[[Iterable[Piece], Tensor], Tensor]
+
+
 def standard_errors(
-    problem: Problem, values: np.ndarray, vectors: Tensor, errors: np.ndarray, *, seed: int, micro_batch: int
+    problem: Problem,
+    values: np.ndarray,
+    vectors: Tensor,
+    errors: np.ndarray,
+    *,
+    seed: int,
+    micro_batch: int,
+    products: Products | None = None,
 ) -> SamplingError:
     """Standard errors over the data of the eigenvalues ``values`` (k,) of unit ``vectors`` (k, n) float64.
 
@@ -64,6 +76,7 @@ def standard_errors(
 
     Args:
         errors: (k,) what the eigenvalues themselves may be wrong by.
+        products: of another matrix than the Hessian, a sum over examples too: random groups are used.
     """
     nothing = np.ma.array(np.full(len(values), np.nan), mask=True)
     if problem.train_mode:
@@ -71,15 +84,15 @@ def standard_errors(
     if problem.examples < 2:
         return SamplingError(nothing, "not computed: a single example")
     expected = values - problem.weight_decay
-    if problem.loss.each is not None:
+    if problem.loss.each is not None and products is None:
         found = _by_differences(problem, expected, vectors, errors, micro_batch)
         if found is not None:
             return SamplingError(np.ma.array(found), "second differences of per-example losses")
     if problem.examples < _FEWEST:
         return SamplingError(nothing, f"not computed: only {problem.examples} examples for random groups")
-    return SamplingError(
-        np.ma.array(_by_groups(problem, vectors, seed, micro_batch)), f"{_GROUPS} random groups"
-    )
+    over = products or partial(products_on, problem)
+    found = _by_groups(problem, vectors, seed, micro_batch, over)
+    return SamplingError(np.ma.array(found), f"{_GROUPS} random groups")
 
 
 def _by_differences(
@@ -140,13 +153,15 @@ def example_losses(problem: Problem, piece: Piece, weights: Tensor) -> tuple[Ten
         return problem.loss.each(outputs, piece.batch[1])
 
 
-def _by_groups(problem: Problem, vectors: Tensor, seed: int, micro_batch: int) -> np.ndarray:
+def _by_groups(
+    problem: Problem, vectors: Tensor, seed: int, micro_batch: int, over: Products
+) -> np.ndarray:
     """Standard errors from vᵀH_g v of random groups of examples, whatever their order and batches."""
     numerators = torch.zeros((len(vectors), _GROUPS), dtype=torch.float64)
     terms = torch.zeros(_GROUPS, dtype=torch.float64)
     rows = vectors.to(problem.dtype)
     for group, piece in _grouped(problem, seed, micro_batch):
-        products = products_on(problem, [piece], rows)
+        products = over([piece], rows)
         numerators[:, group] += (products * vectors).sum(1).cpu() * problem.terms
         terms[group] += piece.terms
     return ratio_standard_error(numerators[:, terms > 0], terms[terms > 0]).numpy()

@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-__all__ = ["derived_seed", "gaussian"]
+__all__ = ["derived_seed", "gaussian", "rademacher"]
 
 
 def derived_seed(seed: int, *key: str | int) -> int:
@@ -20,3 +20,9 @@ def gaussian(size: int, seed: int, *key: str | int) -> Tensor:
     """Standard normal vector (size,), float64, on the CPU; normalised, it is uniform on the sphere."""
     generator = torch.Generator().manual_seed(derived_seed(seed, *key))
     return torch.randn(size, dtype=torch.float64, generator=generator)
+
+
+def rademacher(size: int, seed: int, *key: str | int) -> Tensor:
+    """Independent random signs ±1 (size,), float64, on the CPU."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, *key))
+    return 2.0 * torch.randint(0, 2, (size,), generator=generator).double() - 1.0

@@ -117,7 +117,7 @@ class EigenResult(MatrixResult):
     )
 
     perturb: str | None = quantity(
-        "Running average: direction of the perturbation, iterate (LeCun et al. 1993) or gradient (as written).",
+        "Running average: perturbed along the iterate (LeCun et al. 1993) or the gradient (as written).",
         default=None,
     )
     new_weight: float | None = quantity("Weight of the new value in the running average.", default=None)
@@ -139,7 +139,7 @@ class EigenResult(MatrixResult):
     )
     learning_rate: float | None = quantity("The document's step, 1/‖v‖.", unit="weight² / loss", default=None)
     bound: float | None = quantity(
-        "‖Hu‖, a lower bound on the largest |λ|, where the average is one of full batches along the gradient.",
+        "‖Hu‖, a lower bound on the largest |λ|: for full batches along the gradient.",
         unit=_CURVATURE,
         default=None,
     )

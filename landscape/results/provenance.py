@@ -23,9 +23,9 @@ class Provenance:
     """The record of one run, written beside its result.
 
     ``subject`` is the hash of what was measured, whatever was asked about it: results of the same subject
-    belong together. ``settings`` are the analysis's own; ``problem`` says what was measured (model, loss, data, samples,
-    parameters, mode, in words and numbers); ``strategy`` is what was chosen by measurement (micro-batch,
-    graphs kept or not, threads), used again on resumption.
+    belong together. ``settings`` are the analysis's own; ``problem`` says what was measured (model, loss,
+    data, samples, parameters, mode, in words and numbers); ``strategy`` is what was chosen by measurement
+    (micro-batch, graphs kept or not, threads), used again on resumption.
     """
 
     id: str

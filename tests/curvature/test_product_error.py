@@ -9,11 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from landscape.curvature.hessian import product_error
+from landscape.curvature.hessian import HessianOperator
+from landscape.curvature.strategy import Strategy
 from landscape.linalg.operator import norm
 from landscape.problem import Problem
 from tests.support.closed_form import classification, generator, operator_of
 from tests.support.models import images, mlp, tiny_resnet, tiny_transformer, tokens
+
+
+def product_error(problem: Problem, vector: Tensor, micro_batch: int) -> float:
+    return HessianOperator(problem, Strategy(micro_batch, 1, 0, 0)).error(vector)
 
 
 def trained(model: nn.Module, x: Tensor, y: Tensor, steps: int = 40) -> nn.Module:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from landscape.curvature import strategy as strategy_room
-from landscape.curvature.hessian import HessianOperator, build_graph
-from landscape.curvature.strategy import choose_strategy, graph_bytes_per_example
+from landscape.curvature.hessian import HessianOperator
+from landscape.curvature.operators import OPERATORS, OperatorChoice, make_operator
+from landscape.curvature.products import GraphOperator
+from landscape.curvature.strategy import Strategy, choose_strategy, graph_bytes_per_example
 from landscape.errors import DataError
 from landscape.problem import Problem
 from tests.support.closed_form import classification, generator, matrix_of
@@ -31,23 +33,26 @@ def single(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return data[0].float(), data[1]
 
 
-def bytes_held(problem: Problem, examples: int) -> int:
+def bytes_held(problem: Problem, examples: int, name: str) -> int:
     """Bytes allocated and not freed while a piece's graph is built, as torch's allocator counts them."""
     piece = next(problem.pieces(examples))
+    operator = make_operator(problem, Strategy(examples, 1, 0, 0), OperatorChoice(name))
+    assert isinstance(operator, GraphOperator)
     with problem.arithmetic():
-        build_graph(problem, piece)
+        operator.build(piece)
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-            graph = build_graph(problem, piece)
+            graph = operator.build(piece)
         held = sum(event.self_cpu_memory_usage for event in recorded.key_averages())
         del graph
     return int(held)
 
 
+@pytest.mark.parametrize("operator", [name for name in OPERATORS if name != "finite-difference"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_bytes_of_a_graph_are_predicted(name: str) -> None:
+def test_the_bytes_of_a_graph_are_predicted(name: str, operator: str) -> None:
     problem = CASES[name]()
     for examples in (8, 32):
-        held = bytes_held(problem, examples)
+        held = bytes_held(problem, examples, operator)
         predicted = strategy_room.graph_bytes(problem, examples, graph_bytes_per_example(problem))
         assert held * 0.9 <= predicted <= held * 2 + 20_000
 

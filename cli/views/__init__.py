@@ -1,0 +1,47 @@
+"""Results in words, as the measuring commands and ``show`` print them, and as objects of ``--json``."""
+
+from __future__ import annotations
+
+from landscape.results import DensityResult, EigenResult, Result, TraceResult
+
+from ..console import Console
+from .common import described, loss_line, print_provenance, run_object
+from .density import print_density
+from .eigen import print_eigen
+from .trace import print_trace
+
+__all__ = ["advice", "print_provenance", "print_result", "run_object"]
+
+#: What a status other than complete means, and what to do about it.
+_ADVICE = {
+    "oscillating": "the iteration runs in a cycle instead of converging, so the figure is not an eigenvalue: "
+    "use a smaller --new-weight, or --method lanczos",
+    "partial": "a limit stopped it early: give the same command again without the limit to go on",
+    "failed": "the computation failed: what is stored is not a result",
+}
+_NOT_CONVERGED = {
+    "eigen": "not every pair is as accurate as asked for: allow more --max-products or loosen --tol",
+    "trace": "the interval is wider than asked for: allow more --max-products, or loosen --tol or --atol",
+    "density": "not all probes were made",
+}
+
+
+def advice(result: Result) -> str:
+    """What a status other than complete means, and what to do about it."""
+    if result.status == "not_converged":
+        return _NOT_CONVERGED.get(result.kind, "it is not as accurate as asked for")
+    return _ADVICE.get(result.status, "see landscape show")
+
+
+def print_result(console: Console, result: Result) -> None:
+    """The loss first, then the tables and the summary that belong to the kind of result."""
+    console.out(loss_line(result))
+    console.out()
+    if isinstance(result, EigenResult):
+        print_eigen(console, result)
+    elif isinstance(result, TraceResult):
+        print_trace(console, result)
+    elif isinstance(result, DensityResult):
+        print_density(console, result)
+    else:
+        console.pairs(described(result))

@@ -1,0 +1,143 @@
+"""Results in words, whatever their kind, and as the run objects of ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from landscape.results import MatrixResult, Provenance, Result, jsonable
+
+from ..console import Console
+from ..numbers import at_most, duration, figure
+
+if TYPE_CHECKING:
+    from landscape.results import Quantity
+
+__all__ = ["cost", "described", "floor_line", "loss_line", "matrix_lines", "print_provenance", "run_object"]
+
+
+def run_object(result: Result, file: Path | None = None) -> dict[str, Any]:
+    """One entry of ``runs`` in the object that ``--json`` prints."""
+    provenance = result.provenance
+    reference = provenance.checkpoint if provenance else None
+    return {
+        "id": provenance.id if provenance else None,
+        "kind": result.kind,
+        "status": result.status,
+        "checkpoint": None
+        if reference is None
+        else {
+            "path": reference.path,
+            "sha256": reference.sha256,
+            "step": reference.step,
+            "epoch": reference.epoch,
+        },
+        "settings": jsonable(provenance.settings) if provenance else {},
+        "seed": provenance.seed if provenance else None,
+        "file": None if file is None else str(file),
+        "result": result.to_json(),
+    }
+
+
+def loss_line(result: Result) -> str:
+    accuracy = "" if result.accuracy is None else f"accuracy {100 * result.accuracy:.4g} %, "
+    terms = "" if result.terms == result.examples else f"{result.terms} loss terms, "
+    kinds = {
+        "frozen, left out": result.frozen_parameters,
+        "tied, counted once": result.tied_parameters,
+        "unused by the loss": result.unused_parameters,
+    }
+    others = "".join(f"; {count} {kind}" for kind, count in kinds.items() if count)
+    return (
+        f"loss {figure(result.loss, 6)} ({accuracy}{result.examples} examples, {terms}"
+        f"{result.parameters} parameters{others}, gradient norm {figure(result.gradient_norm, 4)}): "
+        "is this my loss?"
+    )
+
+
+def matrix_lines(result: MatrixResult) -> Iterator[tuple[str, str]]:
+    """Which matrix it is, unless it is the Hessian itself."""
+    if result.operator != "hessian":
+        draws = (
+            "" if result.label_samples is None else f", {result.label_samples} labels drawn for each example"
+        )
+        yield "matrix", f"{result.operator}{draws}"
+    if result.rho is None:
+        return
+    found = (
+        ""
+        if result.rho_error is None
+        else (
+            f"; a product is off by {figure(100 * result.rho_error, 2)} %, measured against "
+            f"{result.rho_against}"
+        )
+    )
+    yield "rho", f"{figure(result.rho)}, {result.difference} differences{found}"
+
+
+def floor_line(result: MatrixResult) -> tuple[str, str]:
+    """What products are wrong by."""
+    return (
+        "noise floor",
+        f"{at_most(result.noise_floor, 2)} (what a product can be wrong by; part of every ±)",
+    )
+
+
+def cost(result: MatrixResult) -> tuple[str, str]:
+    """What it took."""
+    return "cost", f"{result.products} products, {result.passes} passes, {duration(result.seconds)}"
+
+
+def described(result: Result) -> Iterator[tuple[str, str]]:
+    """Every quantity by its own description."""
+    for quantity, value in result:
+        yield quantity.name, _shown(quantity, value)
+
+
+def _shown(quantity: Quantity, value: Any) -> str:
+    unit = f" {quantity.unit}" if quantity.unit else ""
+    if value is None:
+        return "not computed"
+    if isinstance(value, np.ndarray):
+        if value.size > 8:
+            return f"array {' × '.join(map(str, value.shape))} ({', '.join(quantity.dims)}){unit}"
+        return f"{', '.join(_number(v) for v in value.ravel())}{unit}"
+    return f"{_number(value)}{unit}"
+
+
+def _number(value: Any) -> str:
+    if np.ma.is_masked(value):
+        return "not computed"
+    return figure(float(value), 6) if isinstance(value, float | np.floating) else str(value)
+
+
+def print_provenance(console: Console, provenance: Provenance) -> None:
+    """How a run was obtained: everything that was written down beside its result."""
+    reference = provenance.checkpoint
+    pairs = [("run", provenance.id), ("command", provenance.command)]
+    if reference is not None:
+        when = [
+            f"{name} {n}"
+            for name, n in (("step", reference.step), ("epoch", reference.epoch))
+            if n is not None
+        ]
+        pairs.append(("checkpoint", ", ".join([reference.path, *when])))
+        pairs.append(("sha-256", reference.sha256))
+    pairs += [
+        ("settings", _listed(provenance.settings)),
+        ("problem", _listed(provenance.problem)),
+        ("data", provenance.data_fingerprint),
+        ("seed", f"{provenance.seed} ({'given' if provenance.seed_given else 'drawn'})"),
+        ("computed", f"on {provenance.device} in {provenance.dtype}, {duration(provenance.seconds)}"),
+        ("started", provenance.started),
+        ("strategy", _listed(provenance.strategy)),
+        ("versions", _listed(provenance.versions)),
+    ]
+    console.pairs(((name, text or "not recorded") for name, text in pairs))
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in values.items())

@@ -1,0 +1,98 @@
+"""A spectral density in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from landscape.results import DensityResult
+
+from ..console import Console
+from ..numbers import at_least, at_most, figure, value_and_error, with_error
+from .common import cost, floor_line, matrix_lines
+
+__all__ = ["print_density"]
+
+#: At most so many single eigenvalues are listed.
+_LISTED = 10
+
+
+def print_density(console: Console, result: DensityResult) -> None:
+    """The eigenvalues that stand alone, then what the whole distribution says."""
+    if math.isnan(result.trace):
+        console.out("no density yet: a limit stopped the run before its first product")
+        return
+    if len(result.outliers):
+        console.table(*_outliers(result))
+        console.out()
+    console.pairs(_summary(result))
+
+
+def _outliers(result: DensityResult) -> tuple[list[str], list[list[str]]]:
+    """The largest in magnitude, in descending order."""
+    order = np.sort(np.argsort(-np.abs(result.outliers), kind="stable")[:_LISTED])
+    rows = []
+    for i in order:
+        error = float(result.outlier_residuals[i]) + result.noise_floor
+        shown, half = value_and_error(float(result.outliers[i]), error)
+        rows.append([shown, half, figure(float(result.outlier_weights[i]))])
+    more = len(result.outliers) - len(order)
+    if more:
+        rows.append([f"and {more} more", "", ""])
+    return ["single eigenvalue", "±", "share of all"], rows
+
+
+def _summary(result: DensityResult) -> Iterator[tuple[str, str]]:
+    yield from matrix_lines(result)
+    half = float(np.diff(result.trace_interval)[0]) / 2
+    yield (
+        "trace",
+        f"{with_error(result.trace, half)} (95 %){_own(result.trace_run, result.trace_run_interval)}",
+    )
+    top = result.lambda_max_residual + result.noise_floor
+    yield (
+        "λmax",
+        f"{with_error(result.lambda_max, top)}{_own(result.lambda_max_run, result.lambda_max_run_interval)}",
+    )
+    bottom = result.lambda_min_residual + result.noise_floor
+    yield "λmin", with_error(result.lambda_min, bottom)
+    low, high = result.negative_share_bounds
+    yield (
+        "negative",
+        (
+            f"{figure(100 * result.negative_share)} % of the eigenvalues; between {at_least(100 * low, 2)} "
+            f"and {at_most(100 * high, 2)} %"
+        ),
+    )
+    moments = zip(result.moments, result.moment_errors, strict=True)
+    yield (
+        "moments",
+        ", ".join(with_error(float(m), 2 * float(e)) for m, e in moments) + " (1 to 4, about zero)",
+    )
+    if result.effective_dimension is not None:
+        assert result.effective_dimension_error is not None
+        value = with_error(result.effective_dimension, 2 * result.effective_dimension_error)
+        yield "dimension", f"{value}, Σ λ/(λ + z) with z = {figure(result.effective_dimension_z)}"
+    bound = float(np.mean(result.wasserstein_bound))
+    yield (
+        "W1 bound",
+        (
+            f"{at_most(bound, 2)} (each row of nodes against the spectrum as its own random vector sees it; "
+            f"between vectors: the errors above)"
+        ),
+    )
+    if result.layers is not None:
+        yield "layers", f"{', '.join(map(str, result.layers))}: landscape plot draws them"
+    rows, depth = result.nodes.shape[0], result.steps
+    yield "method", f"stochastic Lanczos quadrature, {rows} × {depth} steps"
+    yield floor_line(result)
+    yield cost(result)
+
+
+def _own(value: float | None, interval: np.ndarray | None) -> str:
+    """The same figure by a run of its own."""
+    if value is None or interval is None:
+        return ""
+    return f"; by its own run {with_error(value, float(np.diff(interval)[0]) / 2)}"

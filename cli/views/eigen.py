@@ -1,0 +1,213 @@
+"""Eigenvalues in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from landscape.results import EigenResult
+
+from ..console import Console
+from ..numbers import at_least, at_most, figure, quotient_interval, value_and_error, with_error
+from .common import cost, floor_line, matrix_lines
+
+__all__ = ["print_eigen"]
+
+
+def print_eigen(console: Console, result: EigenResult) -> None:
+    """The table of the pairs, what follows from them, and whatever else was asked for."""
+    if not len(result.eigenvalues):
+        console.out("no eigenvalue yet: a limit stopped the run before its first product")
+        return
+    console.table(*_table(result))
+    console.out()
+    if result.history is not None and len(result.history):
+        console.pairs(_average(result))
+        console.out()
+    if result.layers is not None:
+        console.table(*_layers(result))
+        console.out()
+    if result.peer_eigenvalues is not None:
+        console.table(*_peer(result))
+        console.out()
+    console.pairs(_summary(result))
+
+
+def _table(result: EigenResult) -> tuple[list[str], list[list[str]]]:
+    header = ["pair", "eigenvalue", "±", "standard error over data", "converged"]
+    half = np.diff(result.intervals, axis=1).ravel() / 2
+    rows = []
+    for i, value in enumerate(result.eigenvalues):
+        shown, error = value_and_error(float(value), float(half[i]))
+        sampling = result.standard_errors[i]
+        rows.append(
+            [
+                str(i + 1),
+                shown,
+                error,
+                "not computed" if np.ma.is_masked(sampling) else figure(float(sampling), 2),
+                "yes" if result.converged[i] else "NO",
+            ]
+        )
+    return header, rows
+
+
+def _summary(result: EigenResult) -> Iterator[tuple[str, str]]:
+    yield from matrix_lines(result)
+    top = result.lambda_max_residual + result.noise_floor
+    bottom = result.lambda_min_residual + result.noise_floor
+    highest, lowest = with_error(result.lambda_max, top), with_error(result.lambda_min, bottom)
+    yield "λmax", f"{highest}, the largest Ritz value: λmax is at least {at_least(result.lambda_max - top)}"
+    yield "λmin", f"{lowest}, the smallest Ritz value: λmin is at most {at_most(result.lambda_min + bottom)}"
+    if result.which in ("largest", "both") and _number_from_top(result) >= 5:
+        yield "λ1/λ5", _ratio(result)
+    if result.lambda_max > 0:
+        step, limit = (_inverse(numerator, result.lambda_max, top) for numerator in (1, 2))
+        yield "1/λmax", f"{step} (step to the bottom of the sharpest direction)"
+        yield "2/λmax", f"{limit} (largest stable learning rate, local quadratic)"
+    else:
+        yield "1/λmax", "not available: no positive eigenvalue was found"
+    yield floor_line(result)
+    yield "missed", _missed(result)
+    if result.method == "lanczos":
+        yield "repeated", _repeated(result)
+    if result.asymmetry is not None:
+        yield "asymmetry", f"{figure(result.asymmetry, 2)} (‖M − Mᵀ‖ of the matrix as computed)"
+    if result.peer_notes:
+        yield "pyhessian", f"{result.peer_products} products; {result.peer_notes}"
+    yield "data error", result.standard_error_method
+    yield cost(result)
+
+
+def _number_from_top(result: EigenResult) -> int:
+    """How many of the pairs were asked for as the largest."""
+    count = len(result.eigenvalues)
+    return count if result.which == "largest" else count - count // 2
+
+
+def _ratio(result: EigenResult) -> str:
+    first, fifth = result.intervals[0], result.intervals[4]
+    span = quotient_interval((float(first[0]), float(first[1])), (float(fifth[0]), float(fifth[1])))
+    if span is None:
+        return "not available: the interval of λ5 holds zero"
+    quotient = float(result.eigenvalues[0] / result.eigenvalues[4])
+    error = max(span[1] - quotient, quotient - span[0])
+    return f"{with_error(quotient, error)} (of the pairs above)"
+
+
+def _inverse(numerator: float, value: float, error: float) -> str:
+    """numerator/value when the value may be off by ``error``."""
+    if error >= value:
+        return f"about {figure(numerator / value, 1)}"
+    return with_error(numerator / value, numerator / (value - error) - numerator / value)
+
+
+def _missed(result: EigenResult) -> str:
+    """What can be said about a larger (or smaller) eigenvalue that the iteration did not see."""
+    if result.missed_epsilon is None:
+        return f"not available: {result.missed_reason or 'it was not recorded'}"
+    above, below = result.missed_above, result.missed_below
+    bounds = [] if above is None else [f"λmax above {at_most(above)}"]
+    bounds += [] if below is None else [f"λmin below {at_least(below)}"]
+    share = at_most(100 * result.missed_epsilon, 2)
+    said = "".join(f"{bound} has probability at most 5 %; " for bound in bounds)
+    return f"{said}ε = {share} % of λmax − λmin at 95 % (Kuczyński & Woźniakowski 1992)"
+
+
+def _repeated(result: EigenResult) -> str:
+    if result.verified:
+        return f"{result.verified} products spent looking for further and repeated eigenvalues"
+    return "not looked for; --verify N does"
+
+
+def _layers(result: EigenResult) -> tuple[list[str], list[list[str]]]:
+    """The extreme eigenvalues of each layer's block."""
+    assert result.layers is not None
+    assert result.layer_parameters is not None
+    assert result.layer_eigenvalues is not None
+    assert result.layer_intervals is not None
+    assert result.layer_converged is not None
+    names = {"both": ["λmax", "λmin"], "smallest": ["λmin"], "magnitude": ["largest |λ|"]}
+    ends = names.get(result.which, ["λmax"])
+    header = ["layer", "parameters", *(word for end in ends for word in (f"{end} of its block", "±"))]
+    rows = []
+    for i, layer in enumerate(result.layers):
+        row = [str(layer), str(result.layer_parameters[i])]
+        for j, value in enumerate(result.layer_eigenvalues[i]):
+            half = float(np.diff(result.layer_intervals[i, j])[0]) / 2
+            shown, error = value_and_error(float(value), half)
+            row += [shown, error if result.layer_converged[i, j] else f"{error} (not converged)"]
+        rows.append(row)
+    return header, rows
+
+
+def _peer(result: EigenResult) -> tuple[list[str], list[list[str]]]:
+    """pyhessian's values beside ours, each with the nearest of ours that was found."""
+    assert result.peer_eigenvalues is not None
+    assert result.peer_residuals is not None
+    rows, own = [], np.array(result.eigenvalues)
+    for value, residual in zip(result.peer_eigenvalues, result.peer_residuals, strict=True):
+        shown, error = value_and_error(float(value), float(residual) + result.noise_floor)
+        nearest = float(own[np.abs(own - value).argmin()])
+        rows.append([shown, error, figure(nearest, 6), f"{value - nearest:+.2g}"])
+    return ["pyhessian", "± (residual by our product)", "nearest of ours", "difference"], rows
+
+
+def _average(result: EigenResult) -> Iterator[tuple[str, str]]:
+    """What the running average came to, and what that means."""
+    assert result.history is not None
+    assert result.rayleigh is not None
+    assert result.evaluation_residuals is not None
+    length, gradient = float(result.history[-1]), result.perturb == "gradient"
+    batch = "full batch" if result.minibatch == result.examples else f"mini-batches of {result.minibatch}"
+    what = "gradient-direction curvature ‖Hu‖, not λmax" if gradient else "the running estimate of λmax"
+    yield "‖v‖", f"{figure(length, 6)} after {len(result.history)} iterations: {what}"
+    yield (
+        "method",
+        (
+            f"running average along the {'gradient (as written)' if gradient else 'vector itself'}, "
+            f"{batch}, new weight {figure(result.new_weight)}"
+        ),
+    )
+    yield "verdict", _verdict(result)
+    if result.bound is not None:
+        yield "bound", f"the largest |λ| is at least {at_least(result.bound)} (‖Hu‖ ≤ max |λ|)"
+    elif gradient:
+        yield "bound", "none: on mini-batches the limit depends on new weight and batch size"
+    if result.reference_eigenvalues is not None and len(result.reference_eigenvalues):
+        assert result.reference_intervals is not None
+        top = float(result.reference_eigenvalues[0])
+        half = float(np.diff(result.reference_intervals[0])[0]) / 2
+        yield "Lanczos", f"λmax {with_error(top, half)}"
+        if top:
+            yield "‖v‖/λmax", _quotient(length / top)
+        if result.gradient_share is not None:
+            k = len(result.reference_eigenvalues)
+            yield (
+                "gradient",
+                f"{figure(100 * result.gradient_share)} % of ‖g‖² lies in the space of the top {k}",
+            )
+    rate = (
+        "not available: ‖v‖ is 0" if not length else f"{figure(result.learning_rate)} (the document's step)"
+    )
+    yield "1/‖v‖", rate
+
+
+def _quotient(quotient: float) -> str:
+    """How far the document's figure is from λmax, in words."""
+    if abs(quotient - 1) <= 0.1:
+        return f"{figure(quotient, 4)}: within 10 % of λmax"
+    return f"{figure(quotient, 4)}: {'far below' if quotient < 0.5 else 'not'} λmax"
+
+
+def _verdict(result: EigenResult) -> str:
+    if result.status == "oscillating":
+        return (
+            "oscillating: v flips its sign at each step, so ‖v‖ is no eigenvalue; |λmin| is too large for "
+            "this new weight (needed: |λmin| < λmax (2/β − 1))"
+        )
+    if result.status == "complete":
+        meant = "‖v‖ has settled" if result.perturb == "gradient" else "the residual is within the tolerance"
+        return f"converged: {meant}"
+    return "not converged: ‖v‖ still moves, or the residual is above the tolerance"
