@@ -208,6 +208,7 @@ class Work(MatrixWork):
             tol=self._tol,
             max_iterations=max(1, self.settings.max_products // k),
             seed=self.seed,
+            micro_batch=None if self.pieces.kept_pieces >= self.pieces.pieces else self.pieces.micro_batch,
         )
         vectors = found.vectors.to(self.operator.device, self.operator.dtype)
         images = self.operator.apply(vectors)

@@ -1,7 +1,7 @@
-"""Top eigenpairs by other libraries, for :mod:`tests.benchmarks.certified`.
+"""Eigenpairs, traces and densities by other libraries, for the scripts beside this file.
 
-Every adapter has one form: ``(model, loss_fn, batches, k, seed=…, …) -> Pairs``. The extra ``bench`` installs
-what they import.
+Every adapter of eigenpairs has one form, ``(model, loss_fn, batches, k, seed=…, …) -> Pairs``; those of
+traces and densities take ``(work, …, seed=…)``. The extra ``bench`` installs what they import.
 """
 
 from __future__ import annotations
@@ -20,15 +20,24 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 from tests.benchmarks.product import KeptProduct, rebuilt_product
-from tests.benchmarks.workloads import Batch, LossFn
+from tests.benchmarks.workloads import Batch, LossFn, Workload
 
 __all__ = [
+    "Estimate",
     "Pairs",
+    "Quadrature",
     "curvlinops",
+    "curvlinops_density",
+    "curvlinops_smoothed",
+    "curvlinops_trace",
     "eigenthings",
+    "eigenthings_density",
+    "eigenthings_trace",
     "eigsh_pairs",
     "kept_eigsh",
     "pyhessian",
+    "pyhessian_density",
+    "pyhessian_trace",
     "true_residuals",
 ]
 
@@ -189,3 +198,134 @@ def true_residuals(model: nn.Module, loss_fn: LossFn, batches: Sequence[Batch], 
         v = torch.from_numpy(column / np.linalg.norm(column))
         residuals.append(float((rebuilt_product(exact, loss_fn, data, v) - theta * v).norm()))
     return np.array(residuals)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A trace, and the products it took."""
+
+    value: float
+    products: int
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """A density as point masses: nodes and weights, both (m,), the weights of sum 1, and the products."""
+
+    nodes: Floats
+    weights: Floats
+    products: int
+
+
+def _masses(nodes: Any, weights: Any, products: int) -> Quadrature:
+    """All probes' nodes in one list, padding left out."""
+    theta, mass = np.ravel(np.asarray(nodes, np.float64)), np.ravel(np.asarray(weights, np.float64))
+    kept = np.isfinite(theta)
+    return Quadrature(theta[kept], mass[kept] / mass[kept].sum(), products)
+
+
+def pyhessian_trace(work: Workload, *, seed: int, max_products: int = 100, tol: float = 1e-3) -> Estimate:
+    """Hutchinson's method until the running mean agrees with itself (never, if ``tol`` is 0)."""
+    solver = _pyhessian_solver(work)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        samples = solver.trace(max_products, tol)
+    solver.model.zero_grad()
+    return Estimate(float(np.mean(samples)), len(samples))
+
+
+def pyhessian_density(work: Workload, *, seed: int, probes: int, steps: int) -> Quadrature:
+    """Stochastic Lanczos quadrature; on current PyTorch it raises, see ``landscape.curvature.peer``."""
+    solver = _pyhessian_solver(work)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        nodes, weights = solver.density(steps, probes)
+    solver.model.zero_grad()
+    return _masses(nodes, weights, probes * steps)
+
+
+def _pyhessian_solver(work: Workload) -> Any:
+    import pyhessian as library
+
+    (batch,) = work.batches
+    return library.hessian(copy.deepcopy(work.model), work.loss_fn, data=batch, cuda=False)
+
+
+def eigenthings_trace(work: Workload, *, seed: int, budget: int, method: str) -> Estimate:
+    """``method`` is hutchinson or hutch++."""
+    import hessian_eigenthings as library
+
+    matrix, count = _eigenthings_operator(work)
+    found = library.trace(matrix, num_matvecs=budget, method=method, seed=seed)
+    return Estimate(found.estimate, count.calls)
+
+
+def eigenthings_density(work: Workload, *, seed: int, probes: int, steps: int) -> Quadrature:
+    """Stochastic Lanczos quadrature with reorthogonalisation: its raw nodes and weights.
+
+    A run's start vector is drawn from seed + run, so seeds are spread to keep repetitions independent.
+    """
+    import hessian_eigenthings as library
+
+    matrix, count = _eigenthings_operator(work)
+    found = library.spectral_density(matrix, num_runs=probes, lanczos_steps=steps, seed=1000 * seed)
+    return _masses(found.raw_eigenvalues, found.raw_weights, count.calls)
+
+
+def _eigenthings_operator(work: Workload) -> tuple[Any, Counted]:
+    import hessian_eigenthings as library
+
+    own = library.HessianOperator(work.model, work.batches, library.supervised_loss(work.loss_fn))
+    count = Counted(own.matvec)
+    counted = library.LambdaOperator(count, size=own.size, device=own.device, dtype=own.dtype)
+    return counted, count
+
+
+def curvlinops_trace(work: Workload, *, seed: int, budget: int, method: str) -> Estimate:
+    """``method`` is the name of its function: hutchinson_trace, hutchpp_trace or xtrace."""
+    import curvlinops as library
+
+    matrix, columns = _curvlinops_operator(work)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        value = float(getattr(library, method)(matrix, budget))
+    return Estimate(value, sum(columns))
+
+
+def curvlinops_density(work: Workload, *, seed: int, probes: int, steps: int) -> Quadrature:
+    """Raw nodes and weights of its Lanczos runs, which do not reorthogonalise."""
+    from curvlinops.papyan2020traces.spectrum import fast_lanczos
+
+    matrix, columns = _curvlinops_operator(work)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        runs = [fast_lanczos(matrix, steps) for _ in range(probes)]
+    nodes = np.stack([values.numpy() for values, _ in runs])
+    weights = np.stack([vectors[0].numpy() ** 2 for _, vectors in runs])
+    return _masses(nodes, weights, sum(columns))
+
+
+def curvlinops_smoothed(work: Workload, *, seed: int, probes: int, steps: int) -> Quadrature:
+    """Its density as it gives it: smoothed, on a grid between bounds that cost products of their own."""
+    from curvlinops.papyan2020traces.spectrum import lanczos_approximate_spectrum
+
+    matrix, columns = _curvlinops_operator(work)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        grid, density = lanczos_approximate_spectrum(matrix, steps, num_repeats=probes)
+    return _masses(grid, density, sum(columns))
+
+
+def _curvlinops_operator(work: Workload) -> tuple[Any, list[int]]:
+    """Its operator, and a list that each call adds its number of vectors to."""
+    import curvlinops as library
+
+    parameters, columns = work.parameters, []
+
+    class Counting(library.HessianLinearOperator):  # type: ignore[misc]
+        def _matmat(self, X: Any) -> Any:
+            columns.append(X[0].shape[-1])
+            return super()._matmat(X)
+
+    matrix = Counting(work.model, work.loss_fn, parameters, work.batches, check_deterministic=False)
+    return matrix, columns
