@@ -8,11 +8,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from landscape.results.base import Result, quantity, register
+from landscape.results.base import quantity, register
+from landscape.results.matrix import CURVATURE as _CURVATURE
+from landscape.results.matrix import MatrixResult
 
 __all__ = ["DensityResult", "kernel_widths", "smoothed"]
 
-_CURVATURE = "loss / weight²"
 _ROWS = ("probe", "node")
 
 Floats = NDArray[np.float64]
@@ -20,7 +21,7 @@ Floats = NDArray[np.float64]
 
 @register
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DensityResult(Result):
+class DensityResult(MatrixResult):
     """The distribution of the eigenvalues of a curvature matrix, mass 1/n on each of the n.
 
     Each probe has a row of nodes, descending, and of weights that sum to 1; rows of unequal length are padded
@@ -29,8 +30,6 @@ class DensityResult(Result):
 
     kind: ClassVar[str] = "density"
 
-    method: str = quantity("How the density was found (stochastic Lanczos quadrature).")
-    operator: str = quantity("The matrix: hessian.")
     nodes: np.ma.MaskedArray = quantity(
         "Ritz values of each probe, descending.", dims=_ROWS, unit=_CURVATURE, error="residuals"
     )
@@ -100,11 +99,7 @@ class DensityResult(Result):
         "Bounds on the effective dimension, as those on the negative share.", dims=("bound",), default=None
     )
     effective_dimension_z: float | None = quantity("That z.", unit=_CURVATURE, default=None)
-    noise_floor: float = quantity("What a product can be wrong by, for a unit vector.", unit=_CURVATURE)
-    products: int = quantity("Products with the matrix.")
-    passes: int = quantity("Passes over the data (products of several vectors at once count once).")
     steps: int = quantity("Lanczos steps asked of each probe; fewer if its space was exhausted.")
-    seconds: float = quantity("Wall-clock time of the computation.", unit="s")
     trace_run: float | None = quantity(
         "The trace by a run of its own, to compare with.",
         unit=_CURVATURE,
