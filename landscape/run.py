@@ -300,7 +300,7 @@ class _Execution:
                     f"seed {self.header['seed']} (drawn; --seed {self.header['seed']} repeats this run)"
                 )
             for kind, name in self.header["inputs"].items():
-                self.observer.note(f"goes on from the stored {kind} run {name}")
+                self.observer.note(f"uses the stored {kind} run {name}")
             return
         self.header, arrays, counters = found
         self.observer.note(f"resumed at step {counters.get('products', 0)} (seed {self.header['seed']})")

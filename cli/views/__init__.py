@@ -28,6 +28,8 @@ _NOT_CONVERGED = {
 
 def advice(result: Result) -> str:
     """What a status other than complete means, and what to do about it."""
+    if isinstance(result, EigenResult) and result.history is not None and result.status == "not_converged":
+        return "the running average has not settled: allow more --max-products, or larger mini-batches"
     if result.status == "not_converged":
         return _NOT_CONVERGED.get(result.kind, "it is not as accurate as asked for")
     return _ADVICE.get(result.status, "see landscape show")

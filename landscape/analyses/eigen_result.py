@@ -25,6 +25,8 @@ _SILENT = {
     "pyhessian": "pyhessian makes none",
     "dense": "not needed: these are taken from all the eigenvalues",
 }
+#: Matrices without negative eigenvalues: nothing can be missed below zero.
+_SEMIDEFINITE = ("gauss-newton", "fisher", "empirical-fisher", "noise")
 
 
 def eigen_result(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
@@ -88,7 +90,7 @@ def _missed(problem: Problem, settings: Settings, c: dict[str, Any], floor: floa
     return {
         "missed_epsilon": missed[0],
         "missed_above": missed[1] + floor,
-        "missed_below": missed[2] - floor,
+        "missed_below": None if settings.operator in _SEMIDEFINITE else missed[2] - floor,
     }
 
 

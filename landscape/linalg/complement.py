@@ -261,7 +261,8 @@ class ComplementTrace(TraceEstimator):
             return float("nan")
         linear = values[:, :2] @ slopes
         second = self._on_sphere(pair_squares(np.tensordot(slopes, forms[:2], 1)), linear.mean())
-        return rounding + float(half_width(linear, second, risk))
+        spread = float(half_width(linear, second, risk))
+        return rounding + spread
 
     def _held(self) -> _Held:
         """Forms of the stored vectors, a few columns at a time."""
