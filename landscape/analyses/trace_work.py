@@ -51,7 +51,7 @@ class TraceWork(MatrixWork):
     ) -> None:
         self.settings = settings
         vectors = problem.size * itemsize(problem)
-        super().__init__(problem, settings, start, min(problem.memory // 2, 100 * vectors))
+        super().__init__(problem, settings, start, min(problem.memory // 2, 3 * settings.max_products * vectors))
         if start.saved is None:
             found = inputs.get("eigen")
             rows, stored = room(problem.memory // 2, problem.size, itemsize(problem), settings.max_products)
@@ -93,6 +93,8 @@ class TraceWork(MatrixWork):
         """Products until the interval is as narrow as asked for, or the budget is spent."""
         estimator = self.estimator
         yield self._state("measuring")
+        if estimator.exact and not estimator.done:
+            self._known_already()
         while not estimator.done:
             self._step()
             yield self._state(self._words())
@@ -116,6 +118,16 @@ class TraceWork(MatrixWork):
             estimator.floor = c["floor"]
         estimator.extend(product)
         self.spent(1, 1)
+
+    def _known_already(self) -> None:
+        """A basis taken over that spans the whole space: no product is needed, but for what they are off by."""
+        estimator, c = self.estimator, self.counters
+        vector = gaussian(self.problem.size, self.seed, "error")
+        product = self.operator.apply((vector / norm(vector)).to(self.operator.device, self.problem.dtype)[None])[0]
+        c["floor"] = self.product_error(product) + rounding_floor(self.problem.dtype, norm(product), 1)
+        estimator.floor = c["floor"]
+        estimator.looks.append(estimator.look(1 - CONFIDENCE))
+        estimator.done = True
 
     def _words(self) -> str:
         if not self.estimator.looks:
