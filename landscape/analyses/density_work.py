@@ -13,7 +13,7 @@ import torch
 from landscape.analyses.base import Saved, Start, State
 from landscape.analyses.density import Settings
 from landscape.analyses.work import MatrixWork, common_fields, itemsize
-from landscape.linalg.density import Quadrature, probe, quadrature
+from landscape.linalg.density import Quadrature, Rule, probe, quadrature
 from landscape.linalg.lanczos import Krylov
 from landscape.linalg.noise import noise_floor
 from landscape.linalg.operator import Operator
@@ -176,7 +176,9 @@ def _figures(found: Quadrature, settings: Settings, floor: float) -> dict[str, A
     trace, moments = found.trace(), found.moments(4)
     negative, least, most = found.negative_share(floor)
     highest, lowest = found.lambda_max, found.lambda_min
-    reach = 1.959964 * trace.error
+    # One node each says nothing of how far eigenvalues are apart, unless it is the only one there is.
+    unknown = math.nan if all(_is_point(row[0]) for row in found.rules) else 0.0
+    reach = 1.959964 * trace.error + unknown
     figures: dict[str, Any] = {
         "nodes": found.nodes,
         "weights": found.weights,
@@ -188,28 +190,32 @@ def _figures(found: Quadrature, settings: Settings, floor: float) -> dict[str, A
         "outlier_weights": found.outliers.weights,
         "wasserstein_bound": found.wasserstein_bounds,
         "moments": np.array([moment.value for moment in moments]),
-        "moment_errors": np.array([moment.error for moment in moments]),
+        "moment_errors": np.array([moment.error for moment in moments]) + unknown,
         "trace": trace.value,
-        "trace_error": trace.error,
+        "trace_error": trace.error + unknown,
         "trace_interval": np.array([trace.value - reach, trace.value + reach]),
         "negative_share": negative.value,
-        "negative_share_bounds": np.array([least, most]),
+        "negative_share_bounds": np.array([least, most]) + 0.0,  # no −0
         "lambda_max": highest[0],
         "lambda_max_residual": highest[1],
         "lambda_min": lowest[0],
         "lambda_min_residual": lowest[1],
     }
     if settings.effective_dimension is not None:
-        figures |= _effective_dimension(found, settings.effective_dimension)
+        figures |= _effective_dimension(found, settings.effective_dimension, unknown)
     return figures
 
 
-def _effective_dimension(found: Quadrature, z: float) -> dict[str, Any]:
+def _is_point(rule: Rule) -> bool:
+    return len(rule.nodes) == 1 and not rule.converged[0]
+
+
+def _effective_dimension(found: Quadrature, z: float, unknown: float) -> dict[str, Any]:
     estimate = found.effective_dimension(z)
     low, high = found.bounds(lambda x: np.maximum(x, 0.0) / (np.maximum(x, 0.0) + z))
     return {
         "effective_dimension": estimate.value,
-        "effective_dimension_error": estimate.error,
+        "effective_dimension_error": estimate.error + unknown,
         "effective_dimension_bounds": found.size * np.array([max(low, 0.0), min(high, 1.0)]),
         "effective_dimension_z": z,
     }

@@ -32,7 +32,8 @@ class Settings(MatrixSettings):
 
     k: int = option(5, "How many eigenpairs (with --which both: from each end).", short="-k", minimum=1)
     which: Literal["largest", "smallest", "both", "magnitude"] = option(
-        "largest", "Which end of the spectrum: algebraically largest or smallest, both, or largest |λ|."
+        "largest", "Which end of the spectrum: algebraically largest or smallest, both, or largest |λ| (which is what "
+        "pyhessian finds in any case).",
     )
     tol: float | None = option(
         None,
@@ -40,10 +41,10 @@ class Settings(MatrixSettings):
         "for the running average.",
         minimum=0.0,
     )
-    max_products: int = option(
-        1000,
-        "Stop after this many products; what has not converged is marked (exit 4). Each layer, and the "
-        "running average, may spend as many.",
+    max_products: int | None = option(
+        None,
+        "Stop after this many products, 1000 without; what has not converged is marked (exit 4). Each layer, "
+        "and the running average, may spend as many. dense needs one for each parameter.",
         minimum=1,
     )
     method: Literal["lanczos", "power", "running-average", "pyhessian", "dense"] = option(
@@ -106,6 +107,10 @@ class Settings(MatrixSettings):
             raise ConfigurationError("--minibatch takes a number or full", found=repr(self.minibatch))
         if self.minibatch is not None and self.minibatch.isdecimal() and int(self.minibatch) < 1:
             raise ConfigurationError("--minibatch must be at least 1", found=self.minibatch)
+        if self.check is not None and self.method == "pyhessian":
+            raise ConfigurationError(
+                "--check pyhessian would compare --method pyhessian with itself", do="leave one of them out"
+            )
         if self.method != "lanczos":
             self._check_method()
         if self.operator != "hessian" and (self.check or self.method in ("pyhessian", "running-average")):
@@ -135,6 +140,16 @@ class Settings(MatrixSettings):
     @property
     def uses_differences(self) -> bool:
         return super().uses_differences or self.method == "running-average"
+
+    @property
+    def end(self) -> str:
+        """The end of the spectrum that the method looks at: pyhessian knows one only."""
+        return "magnitude" if self.method == "pyhessian" else self.which
+
+    @property
+    def product_limit(self) -> int:
+        """``max_products``, or 1000."""
+        return 1000 if self.max_products is None else self.max_products
 
     @property
     def tolerance(self) -> float:
@@ -173,7 +188,7 @@ def plan(problem: Problem, settings: Settings) -> Plan:
 
     wanted = wanted_count(settings.k, settings.which, problem.size)
     likely = {"power": 20 * wanted, "running-average": 100 + 2 * wanted, "dense": problem.size}
-    products = min(settings.max_products, likely.get(settings.method, 2 * wanted + 5))
+    products = min(settings.product_limit, likely.get(settings.method, 2 * wanted + 5))
     if settings.method == "dense":
         products = problem.size
     products += settings.verify + wanted * bool(settings.verify)
@@ -185,7 +200,7 @@ def plan(problem: Problem, settings: Settings) -> Plan:
         memory = dense_bytes(problem.size, 64)
     return Plan(
         products=products,
-        at_most=max(products, settings.max_products),
+        at_most=products if settings.method == "dense" else max(products, settings.product_limit),
         gradients=3.0 * products,
         memory_bytes=memory + min(problem.memory, problem.size * 8 * 4),
         notes=("at most 3 gradients a product, 2 where the graphs fit in memory",),

@@ -19,6 +19,7 @@ from landscape.linalg.eigenpairs import Pairs
 from landscape.linalg.operator import norm
 from landscape.linalg.probes import derived_seed, gaussian
 from landscape.linalg.running_average import RunningAverage, running_average
+from landscape.problem import Problem
 
 __all__ = ["AverageWork"]
 
@@ -47,7 +48,7 @@ class AverageWork(LanczosWork):
                 f"--minibatch {self.batch} is more than there are", found=f"{problem.examples} examples"
             )
         self.full = self.batch == problem.examples
-        self._constant: tuple[Tensor, Tensor] | None = None
+        self._constant: tuple[Tensor, ...] | None = None
         first = gaussian(problem.size, self.seed, "average")
         if start.saved is None:
             self.average = RunningAverage.start((first / norm(first)).to(problem.device))
@@ -57,17 +58,22 @@ class AverageWork(LanczosWork):
                 "minibatch": self.batch,
                 "examples": problem.examples,
                 "average_spent": 0,
+                "average_examples": 0,
                 "evaluated": 0,
             }
         else:
-            self.average = RunningAverage.restore(start.saved.arrays, self.counters, problem.device)
+            arrays = start.saved.arrays
+            self.average = RunningAverage.restore(arrays, self.counters, problem.device)
+            if "constant_product" in arrays:
+                both = arrays["constant_product"], arrays["constant_direction"]
+                self._constant = tuple(torch.tensor(array, device=problem.device) for array in both)
         self.differences = FiniteDifferenceOperator(
             problem, self.pieces, rho=self.counters["rho"], difference=self.difference
         )
 
     @property
     def _tol(self) -> float:
-        return _REFERENCE_TOL if self.counters["phase"] in ("search", "layers") else super()._tol
+        return _REFERENCE_TOL if self.counters["phase"] == "search" else super()._tol
 
     # -- the average ---------------------------------------------------------------------------------------
 
@@ -76,7 +82,7 @@ class AverageWork(LanczosWork):
         free = self.full and self.perturb == "iterate"
         if average.iterations == 0:
             image = self.differences.apply(average.direction[None].to(self.problem.dtype))[0]
-            c["average_spent"] += 1
+            self._count(self.problem.examples)
             c["difference_error"] = self.product_error(image, self.differences)
         steps = running_average(
             average,
@@ -88,7 +94,8 @@ class AverageWork(LanczosWork):
             tol=self._tol,
             floor=c["difference_error"],
         )
-        while not average.over and average.iterations < s.max_products:
+        limit = s.product_limit
+        while not average.over and max(average.iterations, c["average_spent"]) < limit:
             next(steps, None)
             if not math.isfinite(average.norms[-1]):
                 raise ComputationError(
@@ -98,34 +105,42 @@ class AverageWork(LanczosWork):
             yield self._state(f"iteration {average.iterations}, ‖v‖ = {average.norms[-1]:.4g}")
         if math.isnan(average.rayleigh[-1]):
             average.measure(self._image(average.direction))
-        c["products"] += c["average_spent"]
-        c["passes"] += c["average_spent"]
+        self._constant = None
         c["phase"] = "search"
         yield self._state("average over")
 
+    def _count(self, examples: int) -> None:
+        """A product over so many examples; the average comes first, so that all products so far are its own."""
+        c = self.counters
+        c["average_spent"] += 1
+        c["average_examples"] += examples
+        c["products"], c["passes"] = c["average_spent"], -(-c["average_examples"] // self.problem.examples)
+
     def _product(self, iteration: int, direction: Tensor | None) -> tuple[Tensor, Tensor]:
         """The curvature product of this iteration's batch, along the vector or along its own gradient."""
-        self.counters["average_spent"] += 1
-        if self.full and direction is not None:
-            return self.differences.apply(direction[None].to(self.problem.dtype))[0], direction
-        if self._constant is not None:  # the gradient of all the data is always the same
-            self.counters["average_spent"] -= 1
-            return self._constant
-        found = self._along(self._differences_on(iteration), direction)
-        if self.full:
-            self._constant = found
-        return found
+        if self._constant is None:
+            self._count(self.batch)
+            differences = self.differences if self.full else self._differences_on(iteration)
+            found = self._along(differences, direction)
+            if not self.full or direction is not None:
+                return found
+            self._constant = found  # the gradient of all the data is always the same
+        product, along = self._constant
+        return product, along
 
     def _differences_on(self, iteration: int) -> FiniteDifferenceOperator:
         """Differences of the gradients of a random mini-batch, drawn without replacement."""
-        if self.full:
-            return self.differences
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, "minibatch", iteration))
-        rows = torch.randperm(self.problem.examples, generator=generator)[: self.batch].sort().values
-        batch = self.problem.minibatch(rows)
+        batch = self._minibatch(iteration)
         micro = min(self.pieces.micro_batch, self.batch)
         strategy = Strategy(micro, -(-self.batch // micro), 0, self.pieces.graph_bytes)
         return FiniteDifferenceOperator(batch, strategy, rho=self.counters["rho"], difference=self.difference)
+
+    def _minibatch(self, iteration: int) -> Problem:
+        """The first examples of a random order or, where none of them has a term, the next ones."""
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, "minibatch", iteration))
+        order = torch.randperm(self.problem.examples, generator=generator)
+        batches = (self.problem.minibatch(rows.sort().values) for rows in order.split(self.batch))
+        return next(batch for batch in batches if any(True for _ in batch.pieces(self.batch)))
 
     def _along(
         self, differences: FiniteDifferenceOperator, direction: Tensor | None
@@ -144,14 +159,14 @@ class AverageWork(LanczosWork):
         c = self.counters
         every = -(-self.problem.examples // self.batch)
         if self.full and self.perturb == "gradient":
-            every = max(1, iteration)  # these products cost nothing: at 1, 2, 4, …
+            every = max(1, c["evaluated"])  # the iterations cost nothing: at 1, 2, 4, …
         if iteration < c["evaluated"] + every:
             return None
         c["evaluated"] = iteration
         return self._image(direction)
 
     def _image(self, direction: Tensor) -> Tensor:
-        self.counters["average_spent"] += 1
+        self._count(self.problem.examples)
         return self.operator.apply(direction[None].to(self.problem.dtype))[0]
 
     # -- what it is compared with --------------------------------------------------------------------------
@@ -194,4 +209,7 @@ class AverageWork(LanczosWork):
 
     def _saved(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays, counters = super()._saved()
+        if self._constant is not None:
+            names = "constant_product", "constant_direction"
+            arrays |= {name: part.cpu().numpy() for name, part in zip(names, self._constant, strict=True)}
         return arrays | self.average.arrays(), counters | self.average.counters()

@@ -105,6 +105,12 @@ class DenseWork(Work):
         self.matrix: Tensor | None = None
         self.found: tuple[Pairs, Pairs] = (_NOTHING, _NOTHING)
         self.vectors = torch.zeros((0, size), dtype=torch.float64)
+        if self.settings.max_products is not None and size > self.settings.max_products:
+            raise ConfigurationError(
+                "--method dense makes one product for each parameter",
+                found=f"{size} parameters, --max-products {self.settings.max_products}",
+                do="leave --max-products out, or use another --method",
+            )
         if start.saved is None:
             self.counters["rows"] = 0
             return

@@ -12,7 +12,7 @@ from landscape.analyses.eigen import Settings
 from landscape.analyses.eigen_work import layer_intervals
 from landscape.analyses.work import common_fields
 from landscape.linalg.bounds import intervals, missed_value, refined_intervals
-from landscape.linalg.eigenpairs import has_converged
+from landscape.linalg.eigenpairs import has_converged, wanted_count
 from landscape.parameters import layers
 from landscape.problem import Problem
 from landscape.results import EigenResult
@@ -42,9 +42,9 @@ def eigen_result(problem: Problem, settings: Settings, saved: Saved) -> EigenRes
     if "standard_errors" not in a:
         errors[:] = np.ma.masked
     return EigenResult(
-        status=_status(settings, c, converged),
+        status=_status(settings, c, converged, wanted_count(settings.k, settings.which, problem.size)),
         method=settings.method,
-        which="magnitude" if settings.method == "pyhessian" else settings.which,
+        which=settings.end,
         eigenvalues=values,
         residuals=residuals,
         intervals=intervals(values, residuals, floor),
@@ -70,12 +70,13 @@ def eigen_result(problem: Problem, settings: Settings, saved: Saved) -> EigenRes
     )
 
 
-def _status(settings: Settings, c: dict[str, Any], converged: np.ndarray) -> str:
+def _status(settings: Settings, c: dict[str, Any], converged: np.ndarray, wanted: int) -> str:
     """Complete, if everything asked for is there and as accurate as asked for."""
     if settings.method == "running-average" and c["phase"] == "over":
         verdict = c["average_status"]
         return "complete" if verdict == "converged" else str(verdict)
-    complete = c["phase"] == "over" and c["verified_all"] and bool(converged.all())
+    found = len(converged) == wanted and bool(converged.all())
+    complete = c["phase"] == "over" and c["verified_all"] and found
     return "complete" if complete else "not_converged"
 
 
@@ -113,8 +114,10 @@ def _layers(problem: Problem, settings: Settings, a: dict[str, np.ndarray]) -> d
 def _average(settings: Settings, c: dict[str, Any], a: dict[str, np.ndarray]) -> dict[str, Any]:
     if settings.method != "running-average":
         return {}
-    length = float(a["average_norms"][-1])
-    is_bound = settings.perturb == "gradient" and c["minibatch"] == c["examples"]
+    length, iterations = float(a["average_norms"][-1]), len(a["average_norms"]) - 1
+    bound = None
+    if settings.perturb == "gradient" and c["minibatch"] == c["examples"] and iterations:
+        bound = max(0.0, float(a["average_lengths"][-1]) - c["difference_error"])
     found = {
         "perturb": settings.perturb or "iterate",
         "new_weight": c["new_weight"],
@@ -122,8 +125,8 @@ def _average(settings: Settings, c: dict[str, Any], a: dict[str, np.ndarray]) ->
         "history": a["average_norms"][1:],
         "rayleigh": a["average_rayleigh"][1:],
         "evaluation_residuals": a["average_residuals"][1:],
-        "learning_rate": 1 / length if length > 0 else math.inf,
-        "bound": length if is_bound else None,
+        "learning_rate": (1 / length if length > 0 else math.inf) if iterations else None,
+        "bound": bound,
     }
     if "reference_values" in a:
         reference = {

@@ -166,7 +166,7 @@ class Work(MatrixWork):
 
     def _layer(self, index: int, block: Block) -> Iterator[None]:
         """One layer: its eigenvalues are appended to the arrays."""
-        which, tol = self.settings.which, self._tol
+        which, tol = self.settings.end, self._tol
         ends = wanted_count(1, which, 2)
         room = basis_size(1, which, block.size, self.problem.memory // 4, itemsize(self.problem))
         krylov = Krylov.start(block, gaussian(block.size, self.seed, "layer", index), room)
@@ -180,7 +180,7 @@ class Work(MatrixWork):
         fresh = partial(gaussian, block.size, self.seed, "layer fresh", index)
         search = eigenpairs(block, krylov, k=1, which=which, tol=tol, floor=floor, fresh=fresh)
         pairs = None
-        for _, latest, _ in itertools.islice(search, self.settings.max_products):
+        for _, latest, _ in itertools.islice(search, self.settings.product_limit):
             pairs = latest
             self.spent(1, 1)
             yield
@@ -206,7 +206,7 @@ class Work(MatrixWork):
             self.problem,
             k=k,
             tol=self._tol,
-            max_iterations=max(1, self.settings.max_products // k),
+            max_iterations=max(1, self.settings.product_limit // k),
             seed=self.seed,
             micro_batch=None if self.pieces.kept_pieces >= self.pieces.pieces else self.pieces.micro_batch,
         )
@@ -229,7 +229,7 @@ class Work(MatrixWork):
     @property
     def _limit(self) -> int:
         """How many products may have been made when the search is over."""
-        return self.settings.max_products + int(self.counters.get("average_spent", 0))
+        return self.settings.product_limit + int(self.counters.get("average_spent", 0))
 
     def _wanted(self) -> int:
         return wanted_count(self.settings.k, self.settings.which, self.problem.size)

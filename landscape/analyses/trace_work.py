@@ -16,6 +16,7 @@ from landscape.analyses.work import MatrixWork, common_fields, itemsize
 from landscape.linalg.complement import ComplementTrace
 from landscape.linalg.noise import rounding_floor
 from landscape.linalg.operator import norm
+from landscape.linalg.subspace import KrylovSpace
 from landscape.linalg.trace import (
     Goal,
     Look,
@@ -93,8 +94,10 @@ class TraceWork(MatrixWork):
         """Products until the interval is as narrow as asked for, or the budget is spent."""
         estimator = self.estimator
         yield self._state("measuring")
-        if estimator.exact and not estimator.done:
-            self._known_already()
+        if self.counters["taken_over"] and not estimator.products:
+            assert isinstance(estimator, ComplementTrace)
+            assert isinstance(estimator.space, KrylovSpace)
+            self._known_already(estimator.space)
         while not estimator.done:
             self._step()
             yield self._state(self._words())
@@ -112,22 +115,26 @@ class TraceWork(MatrixWork):
         estimator, c = self.estimator, self.counters
         vector = estimator.next_vector()
         product = self.operator.apply(vector[None])[0]
-        if estimator.products == 0:
+        if not (estimator.products or c["taken_over"]):
             scale = norm(product) / norm(vector)
-            c["floor"] = self.product_error(product) + rounding_floor(self.problem.dtype, scale, 1)
-            estimator.floor = c["floor"]
+            rounding = rounding_floor(self.problem.dtype, scale, 1)
+            c["floor"] = estimator.floor = self.product_error(product) + rounding
         estimator.extend(product)
         self.spent(1, 1)
 
-    def _known_already(self) -> None:
-        """A basis taken over that spans the whole space: no product is needed, but for what they are off by."""
-        estimator, c = self.estimator, self.counters
-        vector = gaussian(self.problem.size, self.seed, "error")
-        product = self.operator.apply((vector / norm(vector)).to(self.operator.device, self.problem.dtype)[None])[0]
-        c["floor"] = self.product_error(product) + rounding_floor(self.problem.dtype, norm(product), 1)
-        estimator.floor = c["floor"]
-        estimator.looks.append(estimator.look(1 - CONFIDENCE))
-        estimator.done = True
+    def _known_already(self, space: KrylovSpace) -> None:
+        """What products are off by, from a basis taken over; the value itself where that is the whole space.
+
+        The first product to come is that of the last Krylov vector, and short; H times the first one is known.
+        """
+        estimator, krylov, c = self.estimator, space.krylov, self.counters
+        rows = krylov.basis[: krylov.steps + 1]
+        image = torch.from_numpy(krylov.relation[:, 0].copy()).to(rows) @ rows
+        rounding = rounding_floor(self.problem.dtype, krylov.scale, 1)
+        c["floor"] = estimator.floor = self.product_error(image.double()) + rounding
+        if estimator.exact:
+            estimator.looks.append(estimator.look(1 - CONFIDENCE))
+            estimator.done = True
 
     def _words(self) -> str:
         if not self.estimator.looks:
@@ -165,7 +172,7 @@ class TraceWork(MatrixWork):
         counters = {
             **self.counters,
             "estimator": estimator.counters(),
-            "met": estimator.met or not estimator.goal.can_stop,
+            "met": estimator.met or not (estimator.goal.can_stop or looks and looks[-1].reason),
             "exact": estimator.exact,
             "over": estimator.done,
         }
@@ -213,7 +220,6 @@ def trace_result(problem: Problem, settings: Settings, saved: Saved) -> TraceRes
     looks = [dict(zip(_FIGURES, map(float, row), strict=True)) for row in a["figures"]]
     last = looks[-1] if looks else dict.fromkeys(_FIGURES, math.nan)
     probes = 0 if math.isnan(last["probes"]) else int(last["probes"])
-    finite = math.isfinite(last["half_width"])
     return TraceResult(
         status="complete" if c["over"] and (c["met"] or c["exact"]) else "not_converged",
         method=settings.method,
@@ -221,9 +227,7 @@ def trace_result(problem: Problem, settings: Settings, saved: Saved) -> TraceRes
         interval=np.array([last["trace"] - last["half_width"], last["trace"] + last["half_width"]]),
         half_width=last["half_width"],
         confidence=CONFIDENCE,
-        interval_reason=""
-        if finite
-        else f"{c['products']} products leave {probes} random vectors: an interval needs at least 2",
+        interval_reason="" if math.isfinite(last["half_width"]) else _reason(c["products"], probes),
         exact_dimensions=0 if math.isnan(last["rows"]) else int(last["rows"]),
         taken_over=c["taken_over"],
         probes=probes,
@@ -239,6 +243,13 @@ def trace_result(problem: Problem, settings: Settings, saved: Saved) -> TraceRes
         **_layer_fields(problem, a["layer_figures"]),
         **common_fields(problem, settings, saved),
     )
+
+
+def _reason(products: int, probes: int) -> str:
+    """Why there is no interval."""
+    spent = f"{products} product{'' if products == 1 else 's'}"
+    found = "no random vector" if probes == 0 else "one random vector"
+    return f"{spent} gave {found}, and an interval takes at least 2"
 
 
 def _layer_fields(problem: Problem, figures: np.ndarray) -> dict[str, Any]:

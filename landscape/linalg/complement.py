@@ -227,7 +227,7 @@ class ComplementTrace(TraceEstimator):
     def rounding(self) -> float:
         """What the products' own errors can do to a trace, √N of them for random vectors, √m for rows."""
         own = self.space.rows**0.5 * (self.floor + self.space.lost)
-        return self.size**0.5 * self.floor + own
+        return float(self.size**0.5 * self.floor + own)
 
     def _second(self, forms: np.ndarray, values: np.ndarray) -> np.ndarray:
         """A second estimate of the variance of each column of ``values``.

@@ -136,22 +136,28 @@ def stages(
         allocate: products → (rows of the basis, probes).
         complete: (products, rows) that make the basis span the whole space, where that can be done.
     """
-    whole = complete is not None and complete[0] <= goal.budget
-    # A look just before the last one would cost confidence and save nothing.
-    limit = allocate(complete[0] // 2)[1] if complete and whole else allocate(goal.budget)[1] / 2**0.5
+    points: list[tuple[int, int]] = []
+    if complete is not None and complete[0] <= goal.budget:
+        early = _doubling(goal, allocate, allocate(complete[0] // 2)[1])
+        points = [point for point in early if complete[0] + point[1] <= goal.budget]
+        if points or not early:
+            points.append((complete[1], points[-1][1] if points else 0))
+    if not points:
+        # A look just before the last one would cost confidence and save nothing.
+        points = [*_doubling(goal, allocate, allocate(goal.budget)[1] / 2**0.5), allocate(goal.budget)]
+    risk = (1 - goal.confidence) / len(points)
+    return [Stage(rows, probes, risk) for rows, probes in points]
+
+
+def _doubling(goal: Goal, allocate: Callable[[int], tuple[int, int]], limit: float) -> list[tuple[int, int]]:
+    """The looks at 8, 16, 32, … probes up to ``limit``; none if no look can end the search."""
     points, probes, total = [], _FIRST_LOOK, _FIRST_LOOK
     while goal.can_stop and probes <= limit:
         while allocate(total)[1] < probes:
             total += 1
         points.append(allocate(total))
         probes *= 2
-    if complete and whole:
-        points = [point for point in points if complete[0] + point[1] <= goal.budget]
-        points.append((complete[1], points[-1][1] if points else 0))
-    else:
-        points.append(allocate(goal.budget))
-    risk = (1 - goal.confidence) / len(points)
-    return [Stage(rows, probes, risk) for rows, probes in points]
+    return points
 
 
 class TraceEstimator(ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +14,100 @@ from matplotlib.figure import Figure
 
 from landscape.errors import InputError
 from landscape.files import printable, replace_atomically
-from landscape.plots.spectrum import spectrum
+from landscape.plots.density import density
+from landscape.plots.history import history
+from landscape.plots.layers import layers, spectrum_and_layers
 from landscape.plots.style import style
+from landscape.plots.sweep import sweep
+from landscape.plots.trace import trace
 from landscape.results import Result
 
 __all__ = ["figure_for", "save"]
 
-#: The picture of each kind of result: called as ``plot(result, **options)``.
-_PLOTS: Mapping[str, Callable[..., Axes]] = {"eigen": spectrum}
+
+@dataclass(frozen=True)
+class View:
+    """A picture, called as ``draw(result, **options)``, and the results that have it."""
+
+    draw: Callable[..., Axes]
+    of: Callable[[Any], bool]
 
 
-def figure_for(result: Result, **options: Any) -> Figure:
+def _has(field: str) -> Callable[[Any], bool]:
+    """Whether a result has that array, and something in it."""
+    return lambda result: getattr(result, field) is not None and len(getattr(result, field)) > 0
+
+
+def _density_exists(result: Any) -> bool:
+    return len(result.nodes) > 0
+
+
+_SWEEP = View(sweep, _has("rho_sweep"))
+
+#: The pictures of each kind of result by name; the first that a result has is drawn unless told otherwise.
+_VIEWS: Mapping[str, Mapping[str, View]] = {
+    "eigen": {
+        "history": View(history, _has("history")),
+        "spectrum": View(spectrum_and_layers, _has("eigenvalues")),
+        "layers": View(layers, _has("layers")),
+        "sweep": _SWEEP,
+    },
+    "trace": {"trace": View(trace, _has("look_products")), "sweep": _SWEEP},
+    "density": {"density": View(density, _density_exists), "sweep": _SWEEP},
+}
+#: What a run that was stopped before there was anything to draw has not yet.
+_MISSING = {"eigen": "eigenvalue", "trace": "estimate", "density": "density"}
+
+
+def figure_for(result: Result, view: str | None = None, **options: Any) -> Figure:
     """The figure of a result, by its kind; options that are None are left out.
 
+    Args:
+        view: which of its pictures, by name; the first that there is without.
+
     Raises:
-        InputError: a kind without a picture, or an option that its picture does not have.
+        InputError: a kind without a picture, a result that does not have this one or any, or an option that
+            the picture does not have.
     """
-    plot = _PLOTS.get(result.kind)
-    if plot is None:
-        raise InputError(
-            f"there is no picture of a {result.kind} result", do=f"there is one of: {', '.join(_PLOTS)}"
-        )
+    name, draw = _chosen(result, view)
     given = {name: value for name, value in options.items() if value is not None}
-    keywords = inspect.signature(plot).parameters.values()
+    keywords = inspect.signature(draw).parameters.values()
     known = [p.name for p in keywords if p.kind is inspect.Parameter.KEYWORD_ONLY]
     if unknown := sorted(set(given) - set(known)):
         raise InputError(
-            f"the picture of a {result.kind} result has no option {', '.join(unknown)}",
-            do=f"it has: {', '.join(known)}",
+            f"the {name} picture of a {result.kind} result has no option {', '.join(unknown)}",
+            do=f"it has: {', '.join(known)}" if known else "it has none",
         )
-    figure = plot(result, **given).get_figure()
+    figure = draw(result, **given).get_figure()
     assert isinstance(figure, Figure)
     return figure
+
+
+def _chosen(result: Result, view: str | None) -> tuple[str, Callable[..., Axes]]:
+    """The name and the function of the picture."""
+    views = _VIEWS.get(result.kind)
+    if views is None:
+        raise InputError(
+            f"there is no picture of a {result.kind} result", do=f"there is one of: {', '.join(_VIEWS)}"
+        )
+    there = {name: v.draw for name, v in views.items() if v.of(result)}
+    if not there:
+        raise InputError(
+            f"there is no {_MISSING[result.kind]} yet, and so nothing to draw",
+            found=f"a run that is {result.status.replace('_', ' ')}",
+            do="run it again with more products or more time",
+        )
+    if view is None:
+        return next(iter(there.items()))
+    if view not in there:
+        known = view in views
+        raise InputError(
+            f"this run has no picture {printable(view)}"
+            if known
+            else f"a {result.kind} result has no view {printable(view)!r}",
+            do=f"it has: {', '.join(there)}",
+        )
+    return view, there[view]
 
 
 def save(figure: Figure, path: str | Path, result: Result) -> None:

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
+from landscape.plots.panels import panel_below, plain, with_error
 from landscape.plots.style import BLACK, BLUE, GREEN, GREY, VERMILLION, caption, new_figure, style
 from landscape.results import EigenResult
 
@@ -45,7 +45,7 @@ def history(result: EigenResult, ax: Axes | None = None) -> Axes:
     with style():
         ax = new_figure(6.0, 4.6).add_subplot() if ax is None else ax
         residuals = _floats(result.evaluation_residuals)
-        lower = _panel_below(ax) if np.isfinite(residuals).any() else None
+        lower = panel_below(ax, _HEIGHTS, shared=True) if np.isfinite(residuals).any() else None
         _draw(ax, result)
         if lower is not None:
             _residual(lower, residuals, result)
@@ -55,24 +55,6 @@ def history(result: EigenResult, ax: Axes | None = None) -> Axes:
 
 def _floats(values: NDArray[np.float64] | None) -> Floats:
     return np.zeros(0) if values is None else np.asarray(values, dtype=np.float64)
-
-
-def _panel_below(ax: Axes) -> Axes:
-    """A second panel in the lower part of ``ax``, with the same iterations."""
-    figure, place = ax.get_figure(), ax.get_subplotspec()
-    assert isinstance(figure, Figure | SubFigure)
-    if place is not None:
-        grid = place.subgridspec(2, 1, height_ratios=_HEIGHTS, hspace=0.08)
-        ax.set_subplotspec(grid[0])
-        lower = figure.add_subplot(grid[1], sharex=ax)
-    else:
-        box, share = ax.get_position(), _HEIGHTS[1] / sum(_HEIGHTS)
-        ax.set_position(
-            (box.x0, box.y0 + (share + 0.04) * box.height, box.width, (0.96 - share) * box.height)
-        )
-        lower = figure.add_axes((box.x0, box.y0, box.width, share * box.height), sharex=ax)
-    ax.tick_params(labelbottom=False)
-    return lower
 
 
 def _draw(ax: Axes, result: EigenResult) -> None:
@@ -123,7 +105,7 @@ def _reference(ax: Axes, result: EigenResult) -> None:
     value, low, high = top
     reach = max(high - value, value - low)
     known = math.isfinite(reach)
-    label = f"λmax by Lanczos, {value:.4g}" + (f" ± {reach:.2g}" if known else "")
+    label = f"λmax by Lanczos, {with_error(value, reach)}"
     ax.axhline(value, color=GREEN, linewidth=1.2, linestyle="-.", label=label, zorder=2)
     if known:
         ax.axhspan(low, high, color=GREEN, alpha=0.25, linewidth=0, zorder=1)
@@ -139,7 +121,7 @@ def _scale(ax: Axes, values: Floats) -> None:
     ax.margins(y=0.08)
     if values.min(initial=0.0) >= 0:
         ax.set_ylim(bottom=0.0)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    ax.yaxis.set_major_formatter(FuncFormatter(plain))
 
 
 def _verdict(result: EigenResult, norms: Floats) -> str:

@@ -1,0 +1,100 @@
+"""What pictures of several panels share: where the panels are, their legend, and how numbers are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.transforms import ScaledTranslation
+
+__all__ = ["INCHES_PER_ROW", "legend_below", "matrix_name", "panel_below", "plain", "shown", "with_error"]
+
+#: Height of one labelled row of a bar chart.
+INCHES_PER_ROW = 0.2
+
+#: The matrices, as within a sentence.
+_NAMES = {
+    "hessian": "Hessian",
+    "gauss-newton": "Gauss–Newton",
+    "fisher": "Fisher",
+    "empirical-fisher": "empirical Fisher",
+    "noise": "gradient noise",
+    "finite-difference": "finite-difference Hessian",
+}
+
+
+def matrix_name(operator: str) -> str:
+    """The matrix, as within a sentence."""
+    return _NAMES.get(operator, operator)
+
+
+def panel_below(ax: Axes, heights: tuple[float, float], *, shared: bool = False) -> Axes:
+    """A second panel in the lower part of ``ax``, both ``heights`` being relative to each other.
+
+    Panels that are ``shared`` have one x axis, labelled below the lower one, and stand close together.
+    """
+    figure, place = ax.get_figure(), ax.get_subplotspec()
+    assert isinstance(figure, Figure | SubFigure)
+    other = ax if shared else None
+    if place is not None:
+        grid = place.subgridspec(2, 1, height_ratios=heights, hspace=0.08 if shared else None)
+        ax.set_subplotspec(grid[0])
+        lower = figure.add_subplot(grid[1], sharex=other)
+    else:
+        box, gap = ax.get_position(), 0.04 if shared else 0.2
+        share = heights[1] / sum(heights) * (1 if shared else 1 - gap)
+        ax.set_position(
+            (box.x0, box.y0 + (share + gap) * box.height, box.width, (1 - gap - share) * box.height)
+        )
+        lower = figure.add_axes((box.x0, box.y0, box.width, share * box.height), sharex=other)
+    if shared:
+        ax.tick_params(labelbottom=False)
+    return lower
+
+
+def legend_below(ax: Axes, others: Iterable[Axes] = (), *, inches: float = 0.45, columns: int = 2) -> None:
+    """One legend for ``ax`` and ``others``, each text once, that far below ``ax``: clear of its labels."""
+    entries: dict[str, Artist] = {}
+    for axes in (*others, ax):
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure = ax.get_figure(root=True)
+    if not entries or figure is None:
+        return
+    place = ax.transAxes + ScaledTranslation(0, -inches, figure.dpi_scale_trans)
+    ax.legend(
+        list(entries.values()), list(entries), loc="upper center", bbox_to_anchor=(0.5, 0.0),
+        bbox_transform=place, ncols=columns, borderaxespad=0.0,
+    )  # fmt: skip
+
+
+def plain(value: float, _: object = None) -> str:
+    """A number on an axis, with a true minus sign."""
+    return f"{value:g}".replace("-", "−")
+
+
+def shown(value: float, digits: int = 3) -> str:
+    """A number without an error of its own."""
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def with_error(value: float, error: float) -> str:
+    """``value ± error`` to the error's second significant digit, the error rounded up to hold the value."""
+    if not (math.isfinite(error) and error > 0 and math.isfinite(value)):
+        return shown(value, 4)
+    place = max(math.floor(math.log10(error)) - 1, math.floor(math.log10(abs(value) or error)) - 14)
+    unit = 10.0**place
+    rounded = round(value / unit) * unit
+    bound = math.ceil((error + abs(value - rounded)) / unit - 1e-6) * unit
+    largest = max(abs(value), bound)
+    if place <= 0 and 1e-4 <= largest < 1e7:
+        text = f"{rounded:.{-place}f} ± {bound:.{-place}f}"
+    else:
+        digits = [
+            max(math.floor(math.log10(size)) - place, 0) if size else 0 for size in (abs(rounded), bound)
+        ]
+        text = f"{rounded:.{digits[0]}e} ± {bound:.{digits[1]}e}"
+    return text.replace("-", "−")
