@@ -38,17 +38,35 @@ def command(
             help="Draw 2/η, the sharpest curvature that gradient descent with step η bears.",
         ),
     ] = None,
+    bandwidth: Annotated[
+        float | None,
+        typer.Option(
+            "--bandwidth",
+            help="Density: smooth the bulk with kernels of this standard deviation, in units of the "
+            "eigenvalues. Default: as wide as the nodes lie apart.",
+        ),
+    ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            "--view",
+            help="Which picture of the run: history, spectrum, layers or sweep of eigenvalues; trace; density "
+            "or layers of a density. Default: the first of these that the run has.",
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw a stored run: for eigenvalues the spectrum with its error bars.
+    """Draw a stored run: a spectrum, a running average, a trace or a density, with error bars and layers.
 
     The picture says which run and checkpoint it shows; an existing picture of the same name is replaced.
 
     Examples:
       landscape plot landscape-results/ckpt-1a2b3c4d.h5
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 -o spectrum.pdf --learning-rate 0.1
+      landscape plot landscape-results/ckpt-1a2b3c4d.h5 density-5e6f7a8b --bandwidth 0.01
+      landscape plot landscape-results/ckpt-1a2b3c4d.h5 eigen-9c0d1e2f --view sweep
     """
     from ..views import run_object
 
@@ -57,20 +75,21 @@ def command(
         raise InputError(
             f"cannot write a picture as {output.name}", do=f"end its name in {', '.join(FORMATS)}"
         )
-    if learning_rate is not None and not 0 < learning_rate < float("inf"):
-        raise InputError("--learning-rate is a positive number", found=str(learning_rate))
+    for option, value in (("--learning-rate", learning_rate), ("--bandwidth", bandwidth)):
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"{option} is a positive number", found=str(value))
     result, among = read(open_file(file), run)
     name = result.provenance.id if result.provenance else result.kind
     if run is None and among > 1:
         console.note(f"The file holds {among} runs; this is the latest, {name}.")
-    path = output or file.with_name(f"{file.stem}-{name}.png")
-    _draw(result, path, learning_rate)
+    path = output or file.with_name(f"{file.stem}-{name}{f'-{view}' if view else ''}.png")
+    _draw(result, path, view, learning_rate=learning_rate, bandwidth=bandwidth)
     console.out(str(path))
     console.emit([run_object(result, file)], picture=str(path))
 
 
-def _draw(result: Result, path: Path, learning_rate: float | None) -> None:
+def _draw(result: Result, path: Path, view: str | None, **options: float | None) -> None:
     from landscape.plots import figure_for, save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save(figure_for(result, learning_rate=learning_rate), path, result)
+    figure = figure_for(result, view, **options)
+    save(figure, path, result)

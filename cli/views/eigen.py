@@ -189,13 +189,15 @@ def _average(result: EigenResult) -> Iterator[tuple[str, str]]:
                 f"{figure(100 * result.gradient_share)} % of ‖g‖² lies in the space of the top {k}",
             )
     rate = (
-        "not available: ‖v‖ is 0" if not length else f"{figure(result.learning_rate)} (the document's step)"
+        "not available: ‖v‖ is 0"
+        if not length
+        else f"{figure(result.learning_rate)} (the step that the method proposes)"
     )
     yield "1/‖v‖", rate
 
 
 def _quotient(quotient: float) -> str:
-    """How far the document's figure is from λmax, in words."""
+    """How far the average is from λmax, in words."""
     if abs(quotient - 1) <= 0.1:
         return f"{figure(quotient, 4)}: within 10 % of λmax"
     return f"{figure(quotient, 4)}: {'far below' if quotient < 0.5 else 'not'} λmax"

@@ -1,10 +1,10 @@
 """Gradient descent on all the data until the largest eigenvalue reaches 2/η: the edge of stability.
 
-    python edge.py                                       # edge.pt and earlier checkpoints, in half a minute
-    landscape eigen edge.pt --problem edge.py -k 3
+    python edge.py                 # edge/edge.pt and two earlier checkpoints: 20 seconds on one core
+    landscape eigen edge/edge.pt --problem edge.py
 
-A quadratic of curvature λ is unstable under steps η > 2/λ. On a network λmax rises until it gets there and then
-stays, while the gradient has turned into the top eigenvector (Cohen et al. 2021, "Gradient descent on neural
+A quadratic of curvature λ is unstable under steps η > 2/λ. On a network λmax rises until it gets there and
+then stays, and the gradient turns into the top eigenvector (Cohen et al. 2021, "Gradient descent on neural
 networks typically occurs at the edge of stability").
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ EXAMPLES = 1000
 
 def network(*widths: int) -> nn.Sequential:
     """Tanh network through ``widths``, linear at the end."""
-    layers = [layer for pair in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(*pair), nn.Tanh())]
+    layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.Tanh())]
     return nn.Sequential(*layers[:-1])
 
 
@@ -62,7 +62,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--save-every", type=int, default=4000, metavar="STEPS")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for the checkpoints")
+    folder = Path(__file__).parent / "edge"
+    parser.add_argument("--out", type=Path, default=folder, help="folder for the checkpoints")
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # the sums are then the same on any number of cores, and hardly slower

@@ -16,6 +16,7 @@ from landscape.settings import option
 if TYPE_CHECKING:
     from landscape.analyses.base import Plan, Saved, Start, State
     from landscape.analyses.eigen_work import Work
+    from landscape.linalg.eigenpairs import Which
     from landscape.problem import Problem
     from landscape.results import EigenResult, Result
 
@@ -32,7 +33,8 @@ class Settings(MatrixSettings):
 
     k: int = option(5, "How many eigenpairs (with --which both: from each end).", short="-k", minimum=1)
     which: Literal["largest", "smallest", "both", "magnitude"] = option(
-        "largest", "Which end of the spectrum: algebraically largest or smallest, both, or largest |λ| (which is what "
+        "largest",
+        "Which end of the spectrum: algebraically largest or smallest, both, or largest |λ| (which is what "
         "pyhessian finds in any case).",
     )
     tol: float | None = option(
@@ -49,8 +51,9 @@ class Settings(MatrixSettings):
     )
     method: Literal["lanczos", "power", "running-average", "pyhessian", "dense"] = option(
         "lanczos",
-        "How the pairs are found: lanczos; power iteration with deflation; the running-average of the "
-        "document; the package pyhessian; dense, all of a small matrix.",
+        "How the pairs are found: lanczos; power iteration with deflation; the running-average of "
+        "curvature products; the package pyhessian; dense, all of a small matrix.",
+        metavar="METHOD",
     )
     verify: int = option(
         0,
@@ -76,7 +79,7 @@ class Settings(MatrixSettings):
     perturb: Literal["iterate", "gradient"] | None = option(
         None,
         "Perturb along the running vector (iterate, LeCun et al. 1993: finds λmax; the default) or along the "
-        "gradient (as the document writes it: finds ‖Hu‖).",
+        "gradient (as in accelerated SAM: finds ‖Hu‖ along the gradient, no eigenvalue).",
         panel=_AVERAGE,
     )
     new_weight: float | None = option(
@@ -86,7 +89,7 @@ class Settings(MatrixSettings):
     )
     minibatch: str | None = option(
         None,
-        "Examples of each step: a number (the document: 1), or full (the default).",
+        "Examples of each step: a number (1 in the original), or full (the default).",
         metavar="M|full",
         panel=_AVERAGE,
     )
@@ -142,7 +145,7 @@ class Settings(MatrixSettings):
         return super().uses_differences or self.method == "running-average"
 
     @property
-    def end(self) -> str:
+    def end(self) -> Which:
         """The end of the spectrum that the method looks at: pyhessian knows one only."""
         return "magnitude" if self.method == "pyhessian" else self.which
 

@@ -1,4 +1,4 @@
-"""``landscape eigen --method running-average``: the document's estimate, then Lanczos to compare it with."""
+"""``landscape eigen --method running-average``: the estimate, then Lanczos to compare it with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REFERENCE_TOL = 1e-3
 
 
 class AverageWork(LanczosWork):
-    """The running average by finite differences of gradients, as the document makes it.
+    """The running average by finite differences of gradients, as it was written down.
 
     The figures that are said to belong to it (Rayleigh quotient, residual) are measured on all the data:
     for full batches along the vector itself they come with the iteration, else a product of the Hessian is
@@ -110,7 +110,7 @@ class AverageWork(LanczosWork):
         yield self._state("average over")
 
     def _count(self, examples: int) -> None:
-        """A product over so many examples; the average comes first, so that all products so far are its own."""
+        """A product over so many examples; all products so far are the average's, which comes first."""
         c = self.counters
         c["average_spent"] += 1
         c["average_examples"] += examples
@@ -139,7 +139,8 @@ class AverageWork(LanczosWork):
         """The first examples of a random order or, where none of them has a term, the next ones."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "minibatch", iteration))
         order = torch.randperm(self.problem.examples, generator=generator)
-        batches = (self.problem.minibatch(rows.sort().values) for rows in order.split(self.batch))
+        parts = torch.split(order, self.batch)
+        batches = (self.problem.minibatch(rows.sort().values) for rows in parts)
         return next(batch for batch in batches if any(True for _ in batch.pieces(self.batch)))
 
     def _along(

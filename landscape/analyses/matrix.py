@@ -25,7 +25,9 @@ class MatrixSettings:
         "hessian", "gauss-newton", "fisher", "empirical-fisher", "noise", "finite-difference"
     ] = option(
         "hessian",
-        "Which curvature matrix; noise is the covariance of the examples' gradients.",
+        "Which curvature matrix: hessian, gauss-newton, fisher (sampled labels), empirical-fisher, noise (the "
+        "covariance of the examples' gradients) or finite-difference (of gradients).",
+        metavar="MATRIX",
         panel=_PANEL,
     )
     label_samples: int | None = option(
@@ -37,7 +39,9 @@ class MatrixSettings:
         panel=_PANEL,
     )
     difference: Literal["central", "as-written"] | None = option(
-        None, "Finite differences: central (the default), or one-sided as-written in the seed.", panel=_PANEL
+        None,
+        "Finite differences: central (the default), or one-sided (as-written: what is usually written down).",
+        panel=_PANEL,
     )
     rho_sweep: bool = option(
         False,

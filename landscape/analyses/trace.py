@@ -42,6 +42,7 @@ class Settings(MatrixSettings):
         "krylov",
         "krylov: exact on a Lanczos space, random vectors on the rest; hutchinson; hutch++; xtrace (without "
         "layers).",
+        metavar="METHOD",
     )
     reuse: bool = option(
         True, "Go on from the Krylov basis of a stored eigen run (landscape eigen --krylov), if there is one."

@@ -52,7 +52,9 @@ class TraceWork(MatrixWork):
     ) -> None:
         self.settings = settings
         vectors = problem.size * itemsize(problem)
-        super().__init__(problem, settings, start, min(problem.memory // 2, 3 * settings.max_products * vectors))
+        super().__init__(
+            problem, settings, start, min(problem.memory // 2, 3 * settings.max_products * vectors)
+        )
         if start.saved is None:
             found = inputs.get("eigen")
             rows, stored = room(problem.memory // 2, problem.size, itemsize(problem), settings.max_products)

@@ -54,7 +54,7 @@ def _scale(problem: Problem) -> float:
 class FiniteDifferenceOperator(DataOperator):
     """The Hessian (n, n) from differences of gradients at w ± ρu, u = v/‖v‖, the result times ‖v‖.
 
-    ``central`` has an error of O(ρ²). ``as-written`` is the one-sided quotient of seed 001, and its error
+    ``central`` has an error of O(ρ²). ``as-written`` is the one-sided quotient, and its error
     is O(ρ), not O(ρ²) as that text says. The weights are written afresh for each gradient; the model is not
     changed. Nothing is differentiated twice.
 

@@ -153,9 +153,7 @@ def example_losses(problem: Problem, piece: Piece, weights: Tensor) -> tuple[Ten
         return problem.loss.each(outputs, piece.batch[1])
 
 
-def _by_groups(
-    problem: Problem, vectors: Tensor, seed: int, micro_batch: int, over: Products
-) -> np.ndarray:
+def _by_groups(problem: Problem, vectors: Tensor, seed: int, micro_batch: int, over: Products) -> np.ndarray:
     """Standard errors from vᵀH_g v of random groups of examples, whatever their order and batches."""
     numerators = torch.zeros((len(vectors), _GROUPS), dtype=torch.float64)
     terms = torch.zeros(_GROUPS, dtype=torch.float64)

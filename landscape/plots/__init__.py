@@ -1,7 +1,22 @@
 """Results to pictures: matplotlib figures without pyplot, without torch."""
 
+from landscape.plots.density import density
 from landscape.plots.figure import figure_for, save
+from landscape.plots.history import history
+from landscape.plots.layers import layers
 from landscape.plots.spectrum import spectrum
 from landscape.plots.style import style
+from landscape.plots.sweep import sweep
+from landscape.plots.trace import trace
 
-__all__ = ["figure_for", "save", "spectrum", "style"]
+__all__ = [
+    "density",
+    "figure_for",
+    "history",
+    "layers",
+    "save",
+    "spectrum",
+    "style",
+    "sweep",
+    "trace",
+]

@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
-from landscape.files import printable
+from landscape.plots.layers import layers_shown, short_names
+from landscape.plots.panels import plain
 from landscape.plots.style import BLACK, BLUE, GREEN, GREY, VERMILLION, caption, new_figure, style
 from landscape.results.density import DensityResult, kernel_widths, smoothed
 
@@ -20,7 +21,8 @@ __all__ = ["density"]
 _DECADES = 6
 #: Points of a curve, evenly spaced on the axis as drawn.
 _POINTS = 1500
-#: Layers are told apart by colour and dashes.
+#: Of more layers than this only some are drawn; they are told apart by colour and dashes.
+_CURVES = 10
 _COLOURS, _DASHES = (BLUE, VERMILLION, GREEN, BLACK, GREY), ("-", "--", ":", "-.")
 
 Floats = NDArray[np.float64]
@@ -33,7 +35,8 @@ def density(result: DensityResult, ax: Axes | None = None, *, bandwidth: float |
     deviation ``bandwidth``; the band goes from the least to the largest of the probes. Eigenvalues that were
     found stand as sticks of their exact share (1/n, or what was measured of a repeated one) on a scale of
     their own to the right, negative ones in a colour and with a marker of their own. A result with layers is
-    drawn as a curve for each layer's own block, without sticks.
+    drawn as a curve for each layer's own block, without sticks: of more than 10 layers for the 10 with the
+    largest eigenvalues.
 
     Raises:
         InputError: a bandwidth that is not positive and finite.
@@ -72,19 +75,26 @@ def _draw(ax: Axes, result: DensityResult, bandwidth: float | None) -> None:
         ax.set_yscale("log")
         ax.set_ylim(max(bottom, top * 1e-8), 3 * top)
     right = _sticks(ax, result) if result.layers is None else None
-    _legend(ax, right)
+    _legend(ax, right, _title(result))
 
 
 def _curves(result: DensityResult) -> dict[str, tuple[np.ma.MaskedArray, np.ma.MaskedArray]]:
     """Nodes and weights (probe, node) of each curve by its label, without what has no weight to be seen."""
     if result.layers is not None and result.layer_nodes is not None and result.layer_weights is not None:
-        names = [printable(str(name)).replace("$", r"\$") for name in result.layers]
-        rows = dict(zip(names, zip(result.layer_nodes, result.layer_weights, strict=True), strict=True))
+        kept = _layers_kept(result.layer_nodes)
+        names = short_names([str(result.layers[i]) for i in kept])
+        rows = {n: (result.layer_nodes[i], result.layer_weights[i]) for n, i in zip(names, kept, strict=True)}
     else:
         found = np.ma.MaskedArray(result.weights, mask=np.ma.filled(result.converged, True))
         rows = {_label(result): (result.nodes, found)}
     seen = {label: _seen(nodes, weights, result.parameters) for label, (nodes, weights) in rows.items()}
     return {label: pair for label, pair in seen.items() if pair[1].count(axis=1).all()}
+
+
+def _layers_kept(nodes: np.ma.MaskedArray) -> NDArray[np.int_]:
+    """The layers that are drawn: those with the largest eigenvalues, in the model's order."""
+    sizes = np.ma.filled(np.ma.abs(nodes), 0.0).reshape(len(nodes), -1).max(axis=1)
+    return layers_shown(sizes, _CURVES)[0]
 
 
 def _seen(
@@ -121,13 +131,20 @@ def _scale(ax: Axes, result: DensityResult, width: float) -> Floats:
     locator = SymmetricalLogLocator(base=10, linthresh=threshold)
     locator.set_params(numticks=9)
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    ax.xaxis.set_major_formatter(FuncFormatter(_power))
     low, high = 2 * low - threshold, 2 * high + threshold
     ax.set_xlim(low, high)
     transform = ax.xaxis.get_transform()
     first, last = (float(end) for end in transform.transform(np.array([low, high])))
     points: Floats = transform.inverted().transform(np.linspace(first, last, _POINTS))
     return points
+
+
+def _power(value: float, _: object = None) -> str:
+    """A power of ten on the axis, in few characters."""
+    if value == 0 or 1e-2 <= abs(value) < 1e4:
+        return plain(value)
+    return f"${'-' if value < 0 else ''}10^{{{round(math.log10(abs(value)))}}}$"
 
 
 def _sticks(ax: Axes, result: DensityResult) -> Axes | None:
@@ -164,10 +181,21 @@ def _unit(result: DensityResult) -> str:
     return next(q.unit for q in result.quantities() if q.name == "nodes")
 
 
-def _legend(ax: Axes, right: Axes | None) -> None:
+def _title(result: DensityResult) -> str | None:
+    """What the curves of a result with layers are."""
+    count = 0 if result.layers is None else len(result.layers)
+    if count > _CURVES:
+        return f"The {_CURVES} of {count} layers with the largest eigenvalues, each its own block"
+    return "Layers, each its own block" if count else None
+
+
+def _legend(ax: Axes, right: Axes | None, title: str | None) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if right is not None:
         more = right.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     if handles:
-        ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+        ax.legend(
+            handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, title=title,
+            title_fontsize="small",
+        )  # fmt: skip

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from landscape.plots.layers import layers, spectrum_and_layers
 from landscape.plots.style import style
 from landscape.plots.sweep import sweep
 from landscape.plots.trace import trace
-from landscape.results import Result
+from landscape.results import DensityResult, Result
 
 __all__ = ["figure_for", "save"]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class View:
     """A picture, called as ``draw(result, **options)``, and the results that have it."""
 
@@ -38,8 +38,9 @@ def _has(field: str) -> Callable[[Any], bool]:
     return lambda result: getattr(result, field) is not None and len(getattr(result, field)) > 0
 
 
-def _density_exists(result: Any) -> bool:
-    return len(result.nodes) > 0
+def _whole(result: DensityResult, *, bandwidth: float | None = None) -> Axes:
+    """The density of the whole matrix, also of a result with layers."""
+    return density(dataclasses.replace(result, layers=None), bandwidth=bandwidth)
 
 
 _SWEEP = View(sweep, _has("rho_sweep"))
@@ -53,7 +54,11 @@ _VIEWS: Mapping[str, Mapping[str, View]] = {
         "sweep": _SWEEP,
     },
     "trace": {"trace": View(trace, _has("look_products")), "sweep": _SWEEP},
-    "density": {"density": View(density, _density_exists), "sweep": _SWEEP},
+    "density": {
+        "layers": View(density, _has("layers")),
+        "density": View(_whole, _has("nodes")),
+        "sweep": _SWEEP,
+    },
 }
 #: What a run that was stopped before there was anything to draw has not yet.
 _MISSING = {"eigen": "eigenvalue", "trace": "estimate", "density": "density"}

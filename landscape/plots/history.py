@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
-from landscape.plots.panels import panel_below, plain, with_error
+from landscape.plots.panels import panel_below, plain, shown
 from landscape.plots.style import BLACK, BLUE, GREEN, GREY, VERMILLION, caption, new_figure, style
 from landscape.results import EigenResult
 
@@ -105,7 +105,7 @@ def _reference(ax: Axes, result: EigenResult) -> None:
     value, low, high = top
     reach = max(high - value, value - low)
     known = math.isfinite(reach)
-    label = f"λmax by Lanczos, {with_error(value, reach)}"
+    label = f"λmax by Lanczos, {shown(value, 4)}" + (f" ± {shown(reach, 2)}" if known else "")
     ax.axhline(value, color=GREEN, linewidth=1.2, linestyle="-.", label=label, zorder=2)
     if known:
         ax.axhspan(low, high, color=GREEN, alpha=0.25, linewidth=0, zorder=1)
@@ -147,7 +147,7 @@ def _words(ax: Axes, lower: Axes | None, result: EigenResult) -> None:
     last = ax if lower is None else lower
     beta = "" if result.new_weight is None else f" (weight of the new product: {result.new_weight:g})"
     last.set_xlabel(f"Iteration{beta}")
-    last.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    last.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))
     handles, labels = ax.get_legend_handles_labels()
     if lower is not None:
         others, texts = lower.get_legend_handles_labels()

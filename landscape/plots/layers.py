@@ -17,11 +17,23 @@ from landscape.plots.spectrum import spectrum
 from landscape.plots.style import BLACK, BLUE, GREY, VERMILLION, caption, new_figure, style
 from landscape.results import EigenResult
 
-__all__ = ["Rows", "bars", "height", "layers", "layers_shown", "spectrum_and_layers"]
+__all__ = [
+    "MOST",
+    "Rows",
+    "bars",
+    "height",
+    "layers",
+    "layers_shown",
+    "left",
+    "short_names",
+    "spectrum_and_layers",
+]
 
 #: More layers than this cannot be read; the largest are shown then.
 MOST = 40
 _LONGEST = 32
+#: Width of a character in inches, for each point of its height.
+_WIDTH = 0.6 / 72
 
 Floats = NDArray[np.float64]
 
@@ -62,9 +74,8 @@ def layers(result: EigenResult, ax: Axes | None = None) -> Axes:
     with style():
         ax = new_figure(6.0, height(rows) + 0.9).add_subplot() if ax is None else ax
         bars(ax, rows)
-        ax.set_title(caption(result), loc="left")
-        _words(ax, result)
-        legend_below(ax)
+        ax.set_title(f"{caption(result)}\n{_title(result)}", loc="left")
+        _words(ax, result, rows)
     return ax
 
 
@@ -85,21 +96,21 @@ def spectrum_and_layers(
         lower = panel_below(ax, heights)
         spectrum(result, ax, learning_rate=learning_rate)
         bars(lower, rows)
-        _words(lower, result)
-        legend_below(lower)
+        lower.set_title(_title(result), loc="left")
+        _words(lower, result, rows)
     return ax
 
 
 def height(rows: Rows) -> float:
     """Inches that a panel with these rows takes, with its axis and legend."""
-    wide = 1.0 if rows.values.shape[1] < 2 else 1.6
+    wide = 1.0 if rows.values.shape[1] < 2 else 1.5
     return 0.9 + wide * INCHES_PER_ROW * max(len(rows.names), 3)
 
 
-def layers_shown(sizes: Floats) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+def layers_shown(sizes: Floats, most: int = MOST) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Which layers are drawn and which are not, both in the model's order, by their sizes (L,)."""
     order = np.argsort(-np.nan_to_num(np.abs(sizes), nan=-1.0), kind="stable")
-    kept = order if len(order) <= MOST else order[:MOST]
+    kept = order[:most]
     return np.sort(kept), np.sort(order[len(kept) :])
 
 
@@ -107,28 +118,54 @@ def bars(ax: Axes, rows: Rows) -> None:
     """Draw ``rows`` from zero, the first at the top."""
     count, per_row = rows.values.shape
     thick = 0.75 / per_row
-    for j in range(per_row):
-        places = np.arange(count) + (j - (per_row - 1) / 2) * thick
-        for kind in _kinds(rows):
-            chosen = kind.chosen[:, j]
-            if chosen.any():
-                ax.barh(
-                    places[chosen], rows.values[chosen, j], 0.9 * thick, linewidth=0.9, label=kind.label,
-                    edgecolor=kind.colour, color=kind.colour if kind.filled else "none",
-                )  # fmt: skip
-        _errors(ax, places, rows.values[:, j], rows.intervals[:, j], rows.interval, thick)
-        _notes(ax, places, rows, j)
+    places = np.arange(count)[:, None] + (np.arange(per_row) - (per_row - 1) / 2) * thick
+    for kind in _kinds(rows):
+        if kind.chosen.any():
+            ax.barh(
+                places[kind.chosen], rows.values[kind.chosen], 0.9 * thick, linewidth=0.9,
+                label=kind.label, edgecolor=kind.colour, color=kind.colour if kind.filled else "none",
+            )  # fmt: skip
+    _errors(ax, places, rows, thick)
+    _notes(ax, places, rows)
     ax.axvline(0.0, color=GREY, linewidth=0.6, zorder=0)
     ax.set_ylim(count - 0.4, -0.6)
-    names = [shortened(printable(name)).replace("$", r"\$") for name in rows.names]
-    ax.set_yticks(np.arange(count), names, fontsize=8 if count <= 25 else 7)
+    ax.set_yticks(np.arange(count), short_names(rows.names), fontsize=_font(rows))
     ax.tick_params(axis="y", length=0)
     ax.set_ylabel("Layer")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(FuncFormatter(plain))
-    low, high = ax.get_xlim()
-    room = 0.16 * (high - low)
-    ax.set_xlim(low - (room if np.nanmin(rows.values, initial=0.0) < 0 else 0.0), high + room)
+    _make_room(ax, rows)
+
+
+def left(rows: Rows) -> float:
+    """Inches that the names take to the left of the panel, about."""
+    return _font(rows) * _WIDTH * max(map(len, short_names(rows.names)))
+
+
+def _font(rows: Rows) -> float:
+    return 7.5 if len(rows.names) <= 25 else 7.0
+
+
+def _make_room(ax: Axes, rows: Rows) -> None:
+    """Widen the axis until the notes at the ends of the bars fit in, as far as text can be foreseen."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    wide = max(ax.bbox.width / figure.dpi - max(left(rows) - 0.6, 0.0), 1.0)
+    low, high = (float(end) for end in ax.get_xlim())
+    for _ in range(20):
+        per_inch = (high - low) / wide
+        for value, bounds, note in zip(
+            rows.values.ravel(),
+            rows.intervals.reshape(-1, 2),
+            (n for r in rows.notes for n in r),
+            strict=True,
+        ):
+            need = per_inch * (0.12 + _font(rows) * _WIDTH * len(note))
+            if value < 0:
+                low = min(low, float(np.nanmin([value, *bounds])) - need)
+            elif np.isfinite(value):
+                high = max(high, float(np.nanmax([value, *bounds])) + need)
+    ax.set_xlim(low, high)
 
 
 @dataclass(frozen=True)
@@ -154,46 +191,54 @@ def _kinds(rows: Rows) -> list[_Kind]:
     ]
 
 
-def _errors(ax: Axes, places: Floats, values: Floats, bounds: Floats, label: str, thick: float) -> None:
-    known = np.isfinite(values) & np.isfinite(bounds).all(axis=1)
+def _errors(ax: Axes, places: Floats, rows: Rows, thick: float) -> None:
+    known = np.isfinite(rows.values) & np.isfinite(rows.intervals).all(axis=-1)
     if known.any():
-        x = values[known]
-        reach = np.clip([x - bounds[known, 0], bounds[known, 1] - x], 0.0, None)
+        x, bounds = rows.values[known], rows.intervals[known]
+        reach = np.clip([x - bounds[:, 0], bounds[:, 1] - x], 0.0, None)
         ax.errorbar(
             x, places[known], xerr=reach, fmt="none", ecolor=BLACK, elinewidth=0.9, capsize=3.5 * thick,
-            zorder=3, label=label,
+            zorder=3, label=rows.interval,
         )  # fmt: skip
 
 
-def _notes(ax: Axes, places: Floats, rows: Rows, j: int) -> None:
-    """A text at the end of each of the ``j``-th bars, beyond its interval."""
-    for row, place in enumerate(places):
-        value = rows.values[row, j]
-        if np.isfinite(value):
-            ends, side = [value, 0.0, *rows.intervals[row, j]], -1 if value < 0 else 1
-            ax.annotate(
-                rows.notes[row][j], (float(side * np.nanmax(side * np.array(ends))), float(place)),
-                (4 * side, 0), textcoords="offset points", va="center", ha="left" if side > 0 else "right",
-                fontsize=7 if len(rows.values) > 25 else 7.5,
-            )  # fmt: skip
-        elif j == 0:
-            ax.annotate(
-                "not finite",
-                (0.0, float(place)),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7.5,
-            )
+def _notes(ax: Axes, places: Floats, rows: Rows) -> None:
+    """A text at the end of each bar, beyond its interval; a row without any bar says so."""
+    for i, j in np.ndindex(rows.values.shape):
+        value, text = rows.values[i, j], rows.notes[i][j]
+        if not np.isfinite(value):
+            if j or np.isfinite(rows.values[i]).any():
+                continue
+            value, text = 0.0, "not known"
+        side = -1 if value < 0 else 1
+        end = float(side * np.nanmax(side * np.array([value, 0.0, *rows.intervals[i, j]])))
+        ax.annotate(
+            text, (end, float(places[i, j])), (4 * side, 0), textcoords="offset points", va="center",
+            ha="left" if side > 0 else "right", fontsize=_font(rows),
+        )  # fmt: skip
 
 
-def shortened(name: str, limit: int = _LONGEST) -> str:
-    """A module's name with its beginning left out, up to a dot: its end tells layers apart."""
-    if len(name) <= limit:
-        return name
-    tail = name[-(limit - 1) :]
-    dot = tail.find(".")
-    return "…" + (tail[dot:] if 0 <= dot < limit // 2 else tail)
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names of modules, safe to show; where any is long, without what all begin with and in the middle."""
+    shown_names = [printable(name).replace("$", r"\$") for name in names]
+    if max(map(len, shown_names), default=0) <= _LONGEST:
+        return shown_names
+    parts = [name.split(".") for name in names if not name.startswith("…")]
+    same = 0
+    while len(parts) > 1 and all(len(p) > same + 1 and p[same] == parts[0][same] for p in parts):
+        same += 1
+    prefix = len(".".join(parts[0][:same])) + 1 if same else 0
+    short = [
+        _shortened(printable(full if full.startswith("…") or not prefix else "…" + full[prefix:]))
+        for full in names
+    ]
+    return short if len(set(short)) == len(set(names)) else shown_names
+
+
+def _shortened(name: str) -> str:
+    half = _LONGEST // 2 - 1
+    cut = name if len(name) <= _LONGEST else f"{name[:half]}…{name[-half:]}"
+    return cut.replace("$", r"\$")
 
 
 def _eigen_rows(result: EigenResult) -> Rows:
@@ -213,11 +258,21 @@ def _eigen_rows(result: EigenResult) -> Rows:
     if len(left):  # the largest of the others says that nothing larger is missing
         rows = np.append(kept, left[np.argmax(sizes[left])])
         names.append(f"… {len(left)} others, the largest")
-    notes = [[shown(value) for value in row] for row in values[rows]]
+    half = (bounds[..., 1] - bounds[..., 0]) / 2
+    notes = [[_figure(v, h) for v, h in zip(values[i], half[i], strict=True)] for i in rows]
     return Rows(names, values[rows], bounds[rows], sure[rows], notes, "residual interval", "not converged")
 
 
-def _words(ax: Axes, result: EigenResult) -> None:
+def _figure(value: float, half: float) -> str:
+    """The value, or only how large it can be where that is all that is known."""
+    return f"0 ± {shown(half, 2)}" if abs(value) < half else shown(value)
+
+
+def _title(result: EigenResult) -> str:
+    return f"Each layer's own block of the {matrix_name(result.operator)}"
+
+
+def _words(ax: Axes, result: EigenResult, rows: Rows) -> None:
     unit = next(q.unit for q in result.quantities() if q.name == "layer_eigenvalues")
     which = {
         "both": "Extreme eigenvalues",
@@ -225,4 +280,5 @@ def _words(ax: Axes, result: EigenResult) -> None:
         "largest": "Largest eigenvalue",
     }
     what = which.get(result.which, "Eigenvalue of largest size")
-    ax.set_xlabel(f"{what} of each layer's own block of the {matrix_name(result.operator)} ({unit})")
+    ax.set_xlabel(f"{what} of the block ({unit})")
+    legend_below(ax, left=left(rows))

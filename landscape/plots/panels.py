@@ -15,6 +15,9 @@ __all__ = ["INCHES_PER_ROW", "legend_below", "matrix_name", "panel_below", "plai
 #: Height of one labelled row of a bar chart.
 INCHES_PER_ROW = 0.2
 
+#: Widths in a legend (inches): of what stands before a text, and of a letter.
+_HANDLE, _LETTER = 0.6, 0.06
+
 #: The matrices, as within a sentence.
 _NAMES = {
     "hessian": "Hessian",
@@ -55,8 +58,11 @@ def panel_below(ax: Axes, heights: tuple[float, float], *, shared: bool = False)
     return lower
 
 
-def legend_below(ax: Axes, others: Iterable[Axes] = (), *, inches: float = 0.45, columns: int = 2) -> None:
-    """One legend for ``ax`` and ``others``, each text once, that far below ``ax``: clear of its labels."""
+def legend_below(ax: Axes, others: Iterable[Axes] = (), *, inches: float = 0.45, left: float = 0.0) -> None:
+    """One legend for ``ax`` and ``others``, each text once, that far below ``ax``: clear of its labels.
+
+    ``left`` is what labels take at the left of ``ax`` (inches): the legend is centred below both.
+    """
     entries: dict[str, Artist] = {}
     for axes in (*others, ax):
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -64,11 +70,22 @@ def legend_below(ax: Axes, others: Iterable[Axes] = (), *, inches: float = 0.45,
     figure = ax.get_figure(root=True)
     if not entries or figure is None:
         return
-    place = ax.transAxes + ScaledTranslation(0, -inches, figure.dpi_scale_trans)
+    place = ax.transAxes + ScaledTranslation(-left / 2, -inches, figure.dpi_scale_trans)
+    room = min(figure.get_figwidth() - 0.4, 1.3 * ax.bbox.width / figure.dpi)
     ax.legend(
         list(entries.values()), list(entries), loc="upper center", bbox_to_anchor=(0.5, 0.0),
-        bbox_transform=place, ncols=columns, borderaxespad=0.0,
+        bbox_transform=place, ncols=_columns(list(entries), room), borderaxespad=0.0,
     )  # fmt: skip
+
+
+def _columns(labels: list[str], room: float) -> int:
+    """As many columns as fit into so many inches, by the lengths of the texts."""
+    for columns in (4, 3, 2):
+        rows = -(-len(labels) // columns)
+        parts = [labels[i : i + rows] for i in range(0, len(labels), rows)]
+        if sum(_HANDLE + _LETTER * max(map(len, part)) for part in parts) <= room:
+            return columns
+    return 1
 
 
 def plain(value: float, _: object = None) -> str:
@@ -90,8 +107,9 @@ def with_error(value: float, error: float) -> str:
     rounded = round(value / unit) * unit
     bound = math.ceil((error + abs(value - rounded)) / unit - 1e-6) * unit
     largest = max(abs(value), bound)
-    if place <= 0 and 1e-4 <= largest < 1e7:
-        text = f"{rounded:.{-place}f} ± {bound:.{-place}f}"
+    if 1e-4 <= largest < 1e6:
+        places = max(-place, 0)
+        text = f"{rounded:.{places}f} ± {bound:.{places}f}"
     else:
         digits = [
             max(math.floor(math.log10(size)) - place, 0) if size else 0 for size in (abs(rounded), bound)

@@ -18,6 +18,7 @@ __all__ = ["PLATEAU", "sweep"]
 
 #: Errors within this factor of the least belong to the plateau in whose middle the step is chosen.
 PLATEAU = 2.0
+_DIFFERENCES = {"central": "central differences", "as-written": "one-sided differences, as written"}
 
 Floats = NDArray[np.float64]
 
@@ -49,7 +50,7 @@ def sweep(result: MatrixResult, ax: Axes | None = None) -> Axes:
 
 def _draw(ax: Axes, result: MatrixResult, steps: Floats, errors: Floats) -> None:
     positive = np.isfinite(errors) & (errors > 0)
-    label = f"{result.difference or 'central'} differences"
+    label = _DIFFERENCES.get(result.difference or "", "finite differences")
     ax.plot(
         steps[positive],
         errors[positive],
@@ -100,7 +101,7 @@ def _against(result: MatrixResult) -> str:
 
 
 def _plateau(steps: Floats, errors: Floats) -> tuple[float, float] | None:
-    """The ends of the steps around the least error whose errors are within the factor of it."""
+    """Half-way beyond the steps around the least error whose errors are within the factor of it."""
     sized = np.where(np.isfinite(errors), errors, math.inf)
     least = int(sized.argmin())
     if not math.isfinite(sized[least]):
@@ -108,4 +109,5 @@ def _plateau(steps: Floats, errors: Floats) -> tuple[float, float] | None:
     outside = np.flatnonzero(sized > PLATEAU * sized[least])
     first = int(outside[outside < least].max(initial=-1)) + 1
     last = int(outside[outside > least].min(initial=len(steps))) - 1
-    return float(steps[first]), float(steps[last])
+    ends = np.sqrt(steps[[max(first - 1, 0), last]] * steps[[first, min(last + 1, len(steps) - 1)]])
+    return float(ends[0]), float(ends[1])

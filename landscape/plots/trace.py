@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from landscape.plots.layers import Rows, bars, height, layers_shown
+from landscape.plots.layers import Rows, bars, height, layers_shown, left
 from landscape.plots.panels import legend_below, matrix_name, panel_below, plain, with_error
 from landscape.plots.style import BLACK, BLUE, GREY, caption, new_figure, style
 from landscape.results import TraceResult
@@ -39,9 +39,10 @@ def trace(result: TraceResult, ax: Axes | None = None) -> Axes:
         ax.set_title(caption(result), loc="left")
         if rows and lower is not None:
             bars(lower, rows)
-            lower.set_xlabel(f"Trace of each layer's block ({_unit(result)}){_shares(result)}")
-            legend_below(lower)
-        legend_below(ax, columns=3)
+            lower.set_title(f"Each layer's block{_shares(result)}", loc="left")
+            lower.set_xlabel(f"Trace of the block ({_unit(result)})")
+            legend_below(lower, left=left(rows))
+        legend_below(ax, left=left(rows) if rows else 0.0)
     return ax
 
 
@@ -61,10 +62,16 @@ def _looks(ax: Axes, result: TraceResult) -> None:
         label = f"final: {with_error(result.trace, result.half_width)} ({percent})"
         ax.axhspan(low, high, color=BLUE, alpha=0.18, linewidth=0, label=label, zorder=1)
     ax.plot(products[finite], values[finite], color=BLUE, linewidth=1.0, alpha=0.6, zorder=2)
-    ax.plot(
-        products[known], values[known], "o", color=BLUE, markersize=5, label="estimate at a look", zorder=4
-    )
     if known.any():
+        ax.plot(
+            products[known],
+            values[known],
+            "o",
+            color=BLUE,
+            markersize=5,
+            label="estimate at a look",
+            zorder=4,
+        )
         ax.errorbar(
             products[known], values[known], yerr=widths[known], fmt="none", ecolor=BLACK, elinewidth=0.9,
             capsize=2.5, zorder=3, label=f"{percent} interval",
@@ -117,13 +124,13 @@ def _rows(result: TraceResult) -> Rows | None:
     bounds = np.full((len(values), 2), np.nan)
     if result.layer_intervals is not None:
         bounds = np.asarray(result.layer_intervals, dtype=np.float64)
-    kept, left = layers_shown(values)
+    kept, others = layers_shown(values)
     names = [str(result.layers[i]) for i in kept]
     drawn, ends = values[kept], bounds[kept]
-    if len(left):
+    if len(others):
         # The ends of the sum: no standard error of a sum is larger than the sum of standard errors.
-        names.append(f"… {len(left)} others, together")
-        drawn, ends = np.append(drawn, values[left].sum()), np.vstack([ends, bounds[left].sum(axis=0)])
+        names.append(f"… {len(others)} others, together")
+        drawn, ends = np.append(drawn, values[others].sum()), np.vstack([ends, bounds[others].sum(axis=0)])
     has = np.isfinite(ends).all(axis=1)
     words = f"{100 * result.confidence:.3g} % interval of each"
     notes = [[note] for note in _notes(result, drawn, ends)]
@@ -146,4 +153,4 @@ def _notes(result: TraceResult, values: Floats, bounds: Floats) -> list[str]:
 
 
 def _shares(result: TraceResult) -> str:
-    return " and its share of the whole" if _has_shares(result) else ""
+    return ", and its share of the whole in %" if _has_shares(result) else ""

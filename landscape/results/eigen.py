@@ -137,7 +137,9 @@ class EigenResult(MatrixResult):
         unit=_CURVATURE,
         default=None,
     )
-    learning_rate: float | None = quantity("The document's step, 1/‖v‖.", unit="weight² / loss", default=None)
+    learning_rate: float | None = quantity(
+        "The step that the method proposes, 1/‖v‖.", unit="weight² / loss", default=None
+    )
     bound: float | None = quantity(
         "‖Hu‖, a lower bound on the largest |λ|: for full batches along the gradient.",
         unit=_CURVATURE,
