@@ -23,8 +23,8 @@ class Option:
 
     ``type`` is the bare type (``int``, ``float``, ``str``, ``bool``); ``many`` says that it may be given
     several times (a tuple in Python); ``optional`` that ``None`` is allowed; ``choices`` the allowed words.
-    ``identity`` says whether another value makes it another run (False: it changes no figure). ``panel`` is the
-    heading of the help page it stands under, if it is not that of its group.
+    ``identity`` says whether another value makes it another run (False: it changes no figure). ``panel`` is
+    the heading of the help page it stands under, if it is not that of its group.
     """
 
     name: str

@@ -25,8 +25,8 @@ class MatrixSettings:
         "hessian", "gauss-newton", "fisher", "empirical-fisher", "noise", "finite-difference"
     ] = option(
         "hessian",
-        "Which curvature matrix: hessian, gauss-newton, fisher (sampled labels), empirical-fisher, noise (the "
-        "covariance of the examples' gradients) or finite-difference (of gradients).",
+        "Which curvature matrix: hessian, gauss-newton, fisher (sampled labels), empirical-fisher, noise "
+        "(the covariance of the examples' gradients) or finite-difference (of gradients).",
         metavar="MATRIX",
         panel=_PANEL,
     )

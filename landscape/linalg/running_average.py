@@ -237,7 +237,9 @@ def safe_weight(largest: float, smallest: float) -> float:
 
 
 def smoothed(h: Tensor, x: Tensor, *, new_weight: float, step: int, as_written: bool) -> Tensor:
-    """The smoothed curvature h_t that sets a step η/‖h_t‖, from h_{t−1} = ``h`` and the new ``x``, at ``step`` t = 1, 2, …, from h_0 = 0.
+    """The smoothed curvature h_t that sets a step η/‖h_t‖, from h_{t−1} = ``h`` and the new ``x``.
+
+    At ``step`` t = 1, 2, …, from h_0 = 0.
 
     As written, h_t = (1 − β) h_{t−1} + β x_t starts too short: the first step, of length η/‖h_1‖, is 1/β
     times too long (β the weight of the new; in listings for SAM it is often that of the old).
