@@ -50,8 +50,8 @@ def command(
         str | None,
         typer.Option(
             "--view",
-            help="Which picture of the run: history, spectrum, layers or sweep of eigenvalues; trace; density "
-            "or layers of a density. Default: the first of these that the run has.",
+            help="Which picture: history, spectrum or layers of eigenvalues; trace; layers or density of a "
+            "density; sweep of finite differences. Default: the first that the run has.",
         ),
     ] = None,
     json: Json = False,

@@ -15,8 +15,11 @@ __all__ = ["same_matrix", "taken_over"]
 
 
 def same_matrix(settings: MatrixSettings, result: Result) -> bool:
-    """The same operator with the same options; labels that were drawn make another matrix each time."""
-    if result.provenance is None or settings.operator == "fisher":
+    """The same operator with the same options.
+
+    Labels that are drawn, and a step that is searched for, make another matrix each time.
+    """
+    if result.provenance is None or settings.operator == "fisher" or settings.rho_sweep:
         return False
     stored = result.provenance.settings
     return all(stored.get(o.name) == getattr(settings, o.name) for o in options_of(MatrixSettings))

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
-from landscape.plots.layers import layers_shown, short_names
+from landscape.plots.bars import layers_shown, short_names
 from landscape.plots.panels import plain
 from landscape.plots.style import BLACK, BLUE, GREEN, GREY, VERMILLION, caption, new_figure, style
 from landscape.results.density import DensityResult, kernel_widths, smoothed
@@ -44,7 +44,8 @@ def density(result: DensityResult, ax: Axes | None = None, *, bandwidth: float |
     if bandwidth is not None and not (bandwidth > 0 and math.isfinite(bandwidth)):
         raise InputError("the bandwidth must be positive and finite", found=repr(bandwidth))
     with style():
-        ax = new_figure(6.4, 4.4).add_subplot() if ax is None else ax
+        curves = 0 if result.layers is None else min(len(result.layers), _CURVES)
+        ax = new_figure(6.4, 4.4 + 0.1 * curves).add_subplot() if ax is None else ax
         ax.set_title(caption(result), loc="left")
         ax.set_xlabel(f"{result.operator.capitalize()} eigenvalue λ ({_unit(result)})")
         ax.set_ylabel("Density (share of eigenvalues per unit of λ)")

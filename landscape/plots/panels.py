@@ -5,18 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import Container, ErrorbarContainer
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation
 
-__all__ = ["INCHES_PER_ROW", "legend_below", "matrix_name", "panel_below", "plain", "shown", "with_error"]
+__all__ = [
+    "legend_below",
+    "matrix_name",
+    "panel_below",
+    "plain",
+    "shown",
+    "text_width",
+    "with_error",
+]
 
-#: Height of one labelled row of a bar chart.
-INCHES_PER_ROW = 0.2
-
-#: Widths in a legend (inches): of what stands before a text, and of a letter.
-_HANDLE, _LETTER = 0.6, 0.06
+#: What a column of a legend takes beside its texts (inches at 8 points).
+_HANDLE = 0.55
 
 #: The matrices, as within a sentence.
 _NAMES = {
@@ -59,33 +68,41 @@ def panel_below(ax: Axes, heights: tuple[float, float], *, shared: bool = False)
 
 
 def legend_below(ax: Axes, others: Iterable[Axes] = (), *, inches: float = 0.45, left: float = 0.0) -> None:
-    """One legend for ``ax`` and ``others``, each text once, that far below ``ax``: clear of its labels.
+    """One legend for ``ax`` and ``others``, error bars last, that far below ``ax``.
 
     ``left`` is what labels take at the left of ``ax`` (inches): the legend is centred below both.
     """
-    entries: dict[str, Artist] = {}
+    entries: dict[str, Artist | Container] = {}
     for axes in (*others, ax):
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     figure = ax.get_figure(root=True)
     if not entries or figure is None:
         return
+    labels = sorted(entries, key=lambda label: isinstance(entries[label], ErrorbarContainer))
     place = ax.transAxes + ScaledTranslation(-left / 2, -inches, figure.dpi_scale_trans)
-    room = min(figure.get_figwidth() - 0.4, 1.3 * ax.bbox.width / figure.dpi)
+    room = min(figure.get_figwidth() - 0.9, 1.3 * ax.bbox.width / figure.dpi)
     ax.legend(
-        list(entries.values()), list(entries), loc="upper center", bbox_to_anchor=(0.5, 0.0),
-        bbox_transform=place, ncols=_columns(list(entries), room), borderaxespad=0.0,
+        [entries[label] for label in labels], labels, loc="upper center", bbox_to_anchor=(0.5, 0.0),
+        bbox_transform=place, ncols=_columns(labels, room), borderaxespad=0.0,
     )  # fmt: skip
 
 
 def _columns(labels: list[str], room: float) -> int:
     """As many columns as fit into so many inches, by the lengths of the texts."""
     for columns in (4, 3, 2):
-        rows = -(-len(labels) // columns)
-        parts = [labels[i : i + rows] for i in range(0, len(labels), rows)]
-        if sum(_HANDLE + _LETTER * max(map(len, part)) for part in parts) <= room:
+        parts = [part.tolist() for part in np.array_split(labels, columns) if len(part)]  # as legends do
+        if sum(_HANDLE + max(text_width(label, 8.0) for label in part) for part in parts) <= room:
             return columns
     return 1
+
+
+def text_width(text: str, points: float) -> float:
+    """Width in inches of a text in so many points."""
+    width, _, _ = text_to_path.get_text_width_height_descent(
+        text.replace(r"\$", "$"), FontProperties(size=points), ismath=False
+    )
+    return float(width) / 72
 
 
 def plain(value: float, _: object = None) -> str:

@@ -104,7 +104,7 @@ def _plateau(steps: Floats, errors: Floats) -> tuple[float, float] | None:
     """Half-way beyond the steps around the least error whose errors are within the factor of it."""
     sized = np.where(np.isfinite(errors), errors, math.inf)
     least = int(sized.argmin())
-    if not math.isfinite(sized[least]):
+    if len(steps) < 2 or not math.isfinite(sized[least]):
         return None
     outside = np.flatnonzero(sized > PLATEAU * sized[least])
     first = int(outside[outside < least].max(initial=-1)) + 1

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from landscape.plots.layers import Rows, bars, height, layers_shown, left
+from landscape.plots.bars import Rows, bars, finite_or_nan, height, layers_shown, left
 from landscape.plots.panels import legend_below, matrix_name, panel_below, plain, with_error
 from landscape.plots.style import BLACK, BLUE, GREY, caption, new_figure, style
 from landscape.results import TraceResult
@@ -91,7 +91,8 @@ def _looks(ax: Axes, result: TraceResult) -> None:
 def _axes(ax: Axes, result: TraceResult, products: Floats) -> None:
     ax.set_xlabel(f"Products with the matrix (method: {result.method})")
     name = matrix_name(result.operator)
-    ax.set_ylabel(f"Trace of the {name}\n({_unit(result)})")
+    gap = " " if len(name) <= 16 else "\n"
+    ax.set_ylabel(f"Trace of the{gap}{name}\n({_unit(result)})")
     ax.margins(y=0.1)
     ax.yaxis.set_major_formatter(FuncFormatter(plain))
     ax.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
@@ -120,10 +121,10 @@ def _rows(result: TraceResult) -> Rows | None:
     """The layers as bars, the smallest of many in one."""
     if result.layers is None or result.layer_traces is None or not len(result.layers):
         return None
-    values = np.asarray(result.layer_traces, dtype=np.float64)
+    values = finite_or_nan(result.layer_traces)
     bounds = np.full((len(values), 2), np.nan)
     if result.layer_intervals is not None:
-        bounds = np.asarray(result.layer_intervals, dtype=np.float64)
+        bounds = finite_or_nan(result.layer_intervals)
     kept, others = layers_shown(values)
     names = [str(result.layers[i]) for i in kept]
     drawn, ends = values[kept], bounds[kept]
