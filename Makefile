@@ -48,10 +48,13 @@ test: lint ## All checks and the whole suite, with samples of the long tests.
 test-long: LONG := long or not long
 test-long: test ## The same with the full counts of the random, fuzz and kill tests.
 
-bench: $(VENV)/stamp-bench ## Products and eigenpairs, measured against other libraries (minutes).
+bench: $(VENV)/stamp-bench ## Everything measured, against other libraries and dense matrices (an hour).
 	@mkdir -p build/bench
 	$(BIN)/python -m tests.benchmarks.product --json build/bench/product.json
 	$(BIN)/python -m tests.benchmarks.certified --memory --json build/bench/certified.json
+	$(BIN)/python -m tests.benchmarks.exact --keep build/bench/digits.npy --json build/bench/exact.json
+	$(BIN)/python -m tests.benchmarks.estimators --json build/bench/estimators.json
+	$(BIN)/python -m tests.benchmarks.coverage --digits build/bench/digits.npy > build/bench/coverage.txt
 
 clean: ## Remove the environment, caches and what demo and bench wrote.
 	rm -rf $(VENV) demo build dist *.egg-info

@@ -1,6 +1,6 @@
 """Every matrix of the digits MLP against a dense one made another way, in float64: products, values, trace.
 
-    python -m tests.benchmarks.exact [--json FILE]
+    python -m tests.benchmarks.exact [--json FILE] [--keep FILE.npy]
 
 The dense matrices (6570², 345 MB each) come from explicit per-example Jacobians and gradients, and for the
 Hessian from one differentiation per row. Takes minutes.
@@ -103,8 +103,8 @@ def compared(name: str, matrix: Tensor, problem: Problem) -> dict[str, Any]:
     }
 
 
-def tables() -> Iterator[dict[str, Any]]:
-    """One comparison for each matrix."""
+def tables(keep: Path | None) -> Iterator[dict[str, Any]]:
+    """One comparison for each matrix; ``keep`` is where the dense Hessian goes."""
     model, x, y = setting()
     problem = Problem(model, "cross_entropy", (x, y), dtype="float64")
     jacobian = jacobians(model, x)
@@ -112,7 +112,10 @@ def tables() -> Iterator[dict[str, Any]]:
     make: Callable[[str], Tensor] = lambda name: dense(name, model, x, y, jacobian)  # noqa: E731
     for name in OPERATORS:
         if name in ("hessian", "finite-difference"):
-            hessian = hessian or [make("hessian")]
+            if not hessian:
+                hessian = [make("hessian")]
+                if keep is not None:
+                    np.save(keep, hessian[0].numpy())
             yield compared(name, hessian[0], problem)
         else:
             yield compared(name, make(name), problem)
@@ -121,10 +124,11 @@ def tables() -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--keep", type=Path, help="keep the dense Hessian here, for coverage --digits")
     args = parser.parse_args()
     found = []
     with measured():
-        for row in tables():
+        for row in tables(args.keep):
             found.append(row)
             print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
     if args.json:
