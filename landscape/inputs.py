@@ -29,7 +29,10 @@ def chosen(module: Analysis, settings: Any, of: str, results: Iterable[Result]) 
 
 
 def stored_inputs(module: Analysis, settings: Any, of: str, path: Path) -> Iterator[Result]:
-    """The results in a file of the kinds that an analysis can use, the latest first, with their vectors."""
+    """The results in a file of the kinds that an analysis can use, the latest first, with their vectors.
+
+    A run that cannot be read is left out: whatever is wrong with it, this one does not need it.
+    """
     from landscape.store import ResultFile
 
     kinds = set(module.needs(settings))
@@ -37,7 +40,9 @@ def stored_inputs(module: Analysis, settings: Any, of: str, path: Path) -> Itera
         return
     file = ResultFile(path)
     for header in reversed(file.runs()):
-        if header.kind in kinds:
+        if header.kind not in kinds:
+            continue
+        with contextlib.suppress(StoreError):
             result = file.read(header.id)
             if result.provenance is not None and result.provenance.subject == of:
                 yield _with_vectors(result, path.parent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from landscape.errors import InputError
 from ..console import Console
 from ..options import Debug, Json, Quiet
 from ..stored import open_file, read
-
-if TYPE_CHECKING:
-    from landscape.results import Result
 
 #: Endings that a picture may have.
 FORMATS = (".png", ".pdf", ".svg")
@@ -68,7 +65,7 @@ def command(
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 density-5e6f7a8b --bandwidth 0.01
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 eigen-9c0d1e2f --view sweep
     """
-    from ..views import run_object
+    from ..views import run_object  # imported late, like the pictures: they are slow to load
 
     console = Console("plot", json=json, quiet=quiet)
     if output is not None and output.suffix.lower() not in FORMATS:
@@ -78,18 +75,14 @@ def command(
     for option, value in (("--learning-rate", learning_rate), ("--bandwidth", bandwidth)):
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{option} is a positive number", found=str(value))
+    from landscape.plots import figure_for, save
+
     result, among = read(open_file(file), run)
     name = result.provenance.id if result.provenance else result.kind
     if run is None and among > 1:
         console.note(f"The file holds {among} runs; this is the latest, {name}.")
+    figure = figure_for(result, view, learning_rate=learning_rate, bandwidth=bandwidth)
     path = output or file.with_name(f"{file.stem}-{name}{f'-{view}' if view else ''}.png")
-    _draw(result, path, view, learning_rate=learning_rate, bandwidth=bandwidth)
+    save(figure, path, result)
     console.out(str(path))
     console.emit([run_object(result, file)], picture=str(path))
-
-
-def _draw(result: Result, path: Path, view: str | None, **options: float | None) -> None:
-    from landscape.plots import figure_for, save
-
-    figure = figure_for(result, view, **options)
-    save(figure, path, result)

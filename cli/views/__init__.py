@@ -31,6 +31,8 @@ def advice(result: Result) -> str:
     if isinstance(result, EigenResult) and result.history is not None and result.status == "not_converged":
         return "the running average has not settled: allow more --max-products, or larger mini-batches"
     if result.status == "not_converged":
+        if isinstance(result, TraceResult) and result.interval_reason:
+            return "there were too few products for an interval: allow more --max-products"
         return _NOT_CONVERGED.get(result.kind, "it is not as accurate as asked for")
     return _ADVICE.get(result.status, "see landscape show")
 

@@ -16,7 +16,17 @@ from ..numbers import at_most, duration, figure
 if TYPE_CHECKING:
     from landscape.results import Quantity
 
-__all__ = ["cost", "described", "floor_line", "loss_line", "matrix_lines", "print_provenance", "run_object"]
+__all__ = [
+    "cost",
+    "counted",
+    "described",
+    "floor_line",
+    "loss_line",
+    "matrix_lines",
+    "percent",
+    "print_provenance",
+    "run_object",
+]
 
 
 def run_object(result: Result, file: Path | None = None) -> dict[str, Any]:
@@ -88,7 +98,19 @@ def floor_line(result: MatrixResult) -> tuple[str, str]:
 
 def cost(result: MatrixResult) -> tuple[str, str]:
     """What it took."""
-    return "cost", f"{result.products} products, {result.passes} passes, {duration(result.seconds)}"
+    spent = f"{counted(result.products, 'product')}, {counted(result.passes, 'pass', 'passes')}"
+    return "cost", f"{spent}, {duration(result.seconds)}"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """``1 product``, ``2 products``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage to two digits, never with an exponent: ``0.12``, ``3.4``, ``120``."""
+    value = 100 * share
+    return figure(value, 2) if abs(value) < 99.5 else f"{value:.0f}"
 
 
 def described(result: Result) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from landscape.results import DensityResult
 
 from ..console import Console
 from ..numbers import at_least, at_most, figure, value_and_error, with_error
-from .common import cost, floor_line, matrix_lines
+from .common import cost, counted, floor_line, matrix_lines, percent
 
 __all__ = ["print_density"]
 
@@ -59,22 +59,20 @@ def _summary(result: DensityResult) -> Iterator[tuple[str, str]]:
     bottom = result.lambda_min_residual + result.noise_floor
     yield "λmin", with_error(result.lambda_min, bottom)
     low, high = result.negative_share_bounds
-    yield (
-        "negative",
-        (
-            f"{figure(100 * result.negative_share)} % of the eigenvalues; between {at_least(100 * low, 2)} "
-            f"and {at_most(100 * high, 2)} %"
-        ),
-    )
+    yield "negative", f"{percent(result.negative_share)} % of the eigenvalues; {_bounds(low, high)}"
     moments = zip(result.moments, result.moment_errors, strict=True)
     yield (
         "moments",
-        ", ".join(with_error(float(m), 2 * float(e)) for m, e in moments) + " (1 to 4, about zero)",
+        ", ".join(with_error(float(m), 2 * float(e)) for m, e in moments)
+        + " (1 to 4, about zero; ± two standard errors)",
     )
     if result.effective_dimension is not None:
         assert result.effective_dimension_error is not None
         value = with_error(result.effective_dimension, 2 * result.effective_dimension_error)
-        yield "dimension", f"{value}, Σ λ/(λ + z) with z = {figure(result.effective_dimension_z)}"
+        yield (
+            "dimension",
+            f"{value}, Σ λ/(λ + z) with z = {figure(result.effective_dimension_z)} (± likewise)",
+        )
     bound = float(np.mean(result.wasserstein_bound))
     yield (
         "W1 bound",
@@ -86,9 +84,15 @@ def _summary(result: DensityResult) -> Iterator[tuple[str, str]]:
     if result.layers is not None:
         yield "layers", f"{', '.join(map(str, result.layers))}: landscape plot draws them"
     rows, depth = result.nodes.shape[0], result.steps
-    yield "method", f"stochastic Lanczos quadrature, {rows} × {depth} steps"
+    yield "method", f"stochastic Lanczos quadrature, {rows} × {counted(depth, 'step')}"
     yield floor_line(result)
     yield cost(result)
+
+
+def _bounds(low: float, high: float) -> str:
+    """Bounds on a share, rounded outwards."""
+    top = at_most(100 * high, 2) if high < 0.99 else "100"
+    return f"between {at_least(100 * low, 2)} and {top} %"
 
 
 def _own(value: float | None, interval: np.ndarray | None) -> str:

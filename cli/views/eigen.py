@@ -17,14 +17,17 @@ __all__ = ["print_eigen"]
 
 def print_eigen(console: Console, result: EigenResult) -> None:
     """The table of the pairs, what follows from them, and whatever else was asked for."""
-    if not len(result.eigenvalues):
-        console.out("no eigenvalue yet: a limit stopped the run before its first product")
-        return
-    console.table(*_table(result))
-    console.out()
-    if result.history is not None and len(result.history):
+    averaged = result.history is not None and len(result.history) > 0
+    if len(result.eigenvalues):
+        console.table(*_table(result))
+        console.out()
+    if averaged:
         console.pairs(_average(result))
         console.out()
+    if not len(result.eigenvalues):
+        found = "v was not yet measured" if averaged else "a limit stopped the run before its first product"
+        console.out(f"no eigenvalue yet: {found}")
+        return
     if result.layers is not None:
         console.table(*_layers(result))
         console.out()
@@ -37,6 +40,7 @@ def print_eigen(console: Console, result: EigenResult) -> None:
 def _table(result: EigenResult) -> tuple[list[str], list[list[str]]]:
     header = ["pair", "eigenvalue", "±", "standard error over data", "converged"]
     half = np.diff(result.intervals, axis=1).ravel() / 2
+    missing = "NO (Hu is no eigenvector)" if result.perturb == "gradient" else "NO"
     rows = []
     for i, value in enumerate(result.eigenvalues):
         shown, error = value_and_error(float(value), float(half[i]))
@@ -47,7 +51,7 @@ def _table(result: EigenResult) -> tuple[list[str], list[list[str]]]:
                 shown,
                 error,
                 "not computed" if np.ma.is_masked(sampling) else figure(float(sampling), 2),
-                "yes" if result.converged[i] else "NO",
+                "yes" if result.converged[i] else missing,
             ]
         )
     return header, rows
@@ -146,7 +150,8 @@ def _peer(result: EigenResult) -> tuple[list[str], list[list[str]]]:
     """pyhessian's values beside ours, each with the nearest of ours that was found."""
     assert result.peer_eigenvalues is not None
     assert result.peer_residuals is not None
-    rows, own = [], np.array(result.eigenvalues)
+    compared = result.eigenvalues if result.reference_eigenvalues is None else result.reference_eigenvalues
+    rows, own = [], np.array(compared)
     for value, residual in zip(result.peer_eigenvalues, result.peer_residuals, strict=True):
         shown, error = value_and_error(float(value), float(residual) + result.noise_floor)
         nearest = float(own[np.abs(own - value).argmin()])
@@ -200,7 +205,8 @@ def _quotient(quotient: float) -> str:
     """How far the average is from λmax, in words."""
     if abs(quotient - 1) <= 0.1:
         return f"{figure(quotient, 4)}: within 10 % of λmax"
-    return f"{figure(quotient, 4)}: {'far below' if quotient < 0.5 else 'not'} λmax"
+    where = "far below" if quotient < 0.5 else "below" if quotient < 1 else "above"
+    return f"{figure(quotient, 4)}: {where} λmax"
 
 
 def _verdict(result: EigenResult) -> str:

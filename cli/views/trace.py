@@ -11,7 +11,7 @@ from landscape.results import TraceResult
 
 from ..console import Console
 from ..numbers import figure, value_and_error, with_error
-from .common import cost, floor_line, matrix_lines
+from .common import cost, counted, floor_line, matrix_lines, percent
 
 __all__ = ["print_trace"]
 
@@ -46,7 +46,7 @@ def _summary(result: TraceResult) -> Iterator[tuple[str, str]]:
     if result.interval_reason:
         yield "trace", f"{figure(result.trace)}, without an interval: {result.interval_reason}"
     else:
-        share = "" if not result.trace else f", ± {figure(100 * result.half_width / abs(result.trace), 2)} %"
+        share = "" if not result.trace else f", ± {percent(result.half_width / abs(result.trace))} %"
         yield "trace", f"{with_error(result.trace, result.half_width)} (95 % interval{share})"
     yield "mean", f"{figure(result.trace / result.parameters)} per parameter: the mean eigenvalue"
     if math.isfinite(result.frobenius):
@@ -54,14 +54,7 @@ def _summary(result: TraceResult) -> Iterator[tuple[str, str]]:
     if math.isfinite(result.effective_dimension):
         dimension = _between(result.effective_dimension, result.effective_dimension_interval)
         yield "dimension", f"{dimension}, (Σλ)²/Σλ²: as many equal eigenvalues would give the same two sums"
-    taken = f" ({result.taken_over} of them from a stored run)" if result.taken_over else ""
-    yield (
-        "method",
-        (
-            f"{result.method}: exact on {result.exact_dimensions} dimensions{taken}, "
-            f"{result.probes} random vectors for the rest"
-        ),
-    )
+    yield "method", f"{result.method}: {_method(result)}"
     if result.layers is None and result.method == "xtrace":
         yield "layers", "not available: xtrace gives the whole trace only"
     if result.diagonal_file is not None:
@@ -71,6 +64,25 @@ def _summary(result: TraceResult) -> Iterator[tuple[str, str]]:
     yield cost(result)
 
 
+def _method(result: TraceResult) -> str:
+    """What is exact, and what is estimated."""
+    vectors = counted(result.probes, "random vector")
+    if result.exact_dimensions == result.parameters:
+        return f"exact, on all {counted(result.parameters, 'dimension')}{_taken(result)}"
+    if result.method == "xtrace":
+        return f"{vectors}, each on what the others leave"
+    if not result.exact_dimensions:
+        return vectors
+    exact = counted(result.exact_dimensions, "dimension")
+    return f"exact on {exact}{_taken(result)}, {vectors} for the rest"
+
+
+def _taken(result: TraceResult) -> str:
+    return f" ({result.taken_over} of them from a stored run)" if result.taken_over else ""
+
+
 def _between(value: float, interval: np.ndarray) -> str:
-    """A value with the larger of its two distances to the ends of its interval."""
+    """A value with the larger of its two distances to the ends of its interval, if there is one."""
+    if not np.isfinite(interval).all():
+        return figure(value)
     return with_error(value, float(max(value - interval[0], interval[1] - value)))

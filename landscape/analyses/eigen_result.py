@@ -41,8 +41,10 @@ def eigen_result(problem: Problem, settings: Settings, saved: Saved) -> EigenRes
     errors = np.ma.array(a.get("standard_errors", np.full(len(values), np.nan)))
     if "standard_errors" not in a:
         errors[:] = np.ma.masked
+    wanted_pairs = wanted_count(settings.k, settings.which, problem.size)
+    each_layer = _layers(problem, settings, a)
     return EigenResult(
-        status=_status(settings, c, converged, wanted_count(settings.k, settings.which, problem.size)),
+        status=_status(settings, c, converged, wanted_pairs, each_layer),
         method=settings.method,
         which=settings.end,
         eigenvalues=values,
@@ -64,19 +66,22 @@ def eigen_result(problem: Problem, settings: Settings, saved: Saved) -> EigenRes
         asymmetry=c.get("asymmetry"),
         **common_fields(problem, settings, saved),
         **_missed(problem, settings, c, floor),
-        **_layers(problem, settings, a),
+        **each_layer,
         **_average(settings, c, a),
         **_peer(c, a),
     )
 
 
-def _status(settings: Settings, c: dict[str, Any], converged: np.ndarray, wanted: int) -> str:
+def _status(
+    settings: Settings, c: dict[str, Any], converged: np.ndarray, wanted: int, each: dict[str, Any]
+) -> str:
     """Complete, if everything asked for is there and as accurate as asked for."""
     if settings.method == "running-average" and c["phase"] == "over":
         verdict = c["average_status"]
         return "complete" if verdict == "converged" else str(verdict)
     found = len(converged) == wanted and bool(converged.all())
-    complete = c["phase"] == "over" and c["verified_all"] and found
+    layers_found = bool(np.all(each.get("layer_converged", True)))
+    complete = c["phase"] == "over" and c["verified_all"] and found and layers_found
     return "complete" if complete else "not_converged"
 
 
@@ -106,7 +111,7 @@ def _layers(problem: Problem, settings: Settings, a: dict[str, np.ndarray]) -> d
         "layer_eigenvalues": figures[:, 0],
         "layer_intervals": layer_intervals(figures),
         "layer_converged": np.array(
-            [has_converged(v, r, settings.tolerance, float(f[0])) for v, r, f in figures]
+            [has_converged(v, r, settings.tolerance, float(f[0])) | np.isnan(v) for v, r, f in figures]
         ).reshape(figures[:, 0].shape),
     }
 

@@ -127,7 +127,7 @@ class TraceWork(MatrixWork):
     def _known_already(self, space: KrylovSpace) -> None:
         """What products are off by, from a basis taken over; the value itself where that is the whole space.
 
-        The first product to come is that of the last Krylov vector, and short; H times the first one is known.
+        The next product is that of the last Krylov vector, and short; that of the first one is known.
         """
         estimator, krylov, c = self.estimator, space.krylov, self.counters
         rows = krylov.basis[: krylov.steps + 1]
@@ -174,7 +174,7 @@ class TraceWork(MatrixWork):
         counters = {
             **self.counters,
             "estimator": estimator.counters(),
-            "met": estimator.met or not (estimator.goal.can_stop or looks and looks[-1].reason),
+            "met": estimator.met or not (estimator.goal.can_stop or (looks and looks[-1].reason)),
             "exact": estimator.exact,
             "over": estimator.done,
         }

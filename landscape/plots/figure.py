@@ -74,45 +74,56 @@ def figure_for(result: Result, view: str | None = None, **options: Any) -> Figur
         InputError: a kind without a picture, a result that does not have this one or any, or an option that
             the picture does not have.
     """
-    name, draw = _chosen(result, view)
-    given = {name: value for name, value in options.items() if value is not None}
-    keywords = inspect.signature(draw).parameters.values()
-    known = [p.name for p in keywords if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    there = _views_of(result)
+    name = _checked(result, view, there)
+    given = {option: value for option, value in options.items() if value is not None}
+    known = _options(there[name])
     if unknown := sorted(set(given) - set(known)):
+        others = [other for other, draw in there.items() if not set(given) - set(_options(draw))]
         raise InputError(
-            f"the {name} picture of a {result.kind} result has no option {', '.join(unknown)}",
-            do=f"it has: {', '.join(known)}" if known else "it has none",
+            f"the {name} picture has no option {', '.join(unknown)}",
+            do=f"it has{': ' + ', '.join(known) if known else ' none'}"
+            + (f"; {', '.join(others)} has it" if others else ""),
         )
-    figure = draw(result, **given).get_figure()
+    figure = there[name](result, **given).get_figure()
     assert isinstance(figure, Figure)
     return figure
 
 
-def _chosen(result: Result, view: str | None) -> tuple[str, Callable[..., Axes]]:
-    """The name and the function of the picture."""
+def _options(draw: Callable[..., Axes]) -> list[str]:
+    """The options of a picture."""
+    keywords = inspect.signature(draw).parameters.values()
+    return [p.name for p in keywords if p.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def _views_of(result: Result) -> dict[str, Callable[..., Axes]]:
+    """The pictures that there are of a result, by name; at least one."""
     views = _VIEWS.get(result.kind)
     if views is None:
         raise InputError(
-            f"there is no picture of a {result.kind} result", do=f"there is one of: {', '.join(_VIEWS)}"
+            f"there is no picture of {result.kind} results", do=f"there are of: {', '.join(_VIEWS)}"
         )
-    there = {name: v.draw for name, v in views.items() if v.of(result)}
+    there = {name: view.draw for name, view in views.items() if view.of(result)}
     if not there:
         raise InputError(
             f"there is no {_MISSING[result.kind]} yet, and so nothing to draw",
             found=f"a run that is {result.status.replace('_', ' ')}",
             do="run it again with more products or more time",
         )
+    return there
+
+
+def _checked(result: Result, view: str | None, there: Mapping[str, Any]) -> str:
+    """The name of the view asked for, or of the first."""
     if view is None:
-        return next(iter(there.items()))
+        return next(iter(there))
     if view not in there:
-        known = view in views
+        missing = f"this run has no {view} to draw"
+        unknown = f"{result.kind} runs have no view {printable(view)!r}"
         raise InputError(
-            f"this run has no picture {printable(view)}"
-            if known
-            else f"a {result.kind} result has no view {printable(view)!r}",
-            do=f"it has: {', '.join(there)}",
+            missing if view in _VIEWS[result.kind] else unknown, do=f"it has: {', '.join(there)}"
         )
-    return view, there[view]
+    return view
 
 
 def save(figure: Figure, path: str | Path, result: Result) -> None:

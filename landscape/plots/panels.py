@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -19,6 +18,7 @@ __all__ = [
     "matrix_name",
     "panel_below",
     "plain",
+    "sentence",
     "shown",
     "text_width",
     "with_error",
@@ -41,6 +41,12 @@ _NAMES = {
 def matrix_name(operator: str) -> str:
     """The matrix, as within a sentence."""
     return _NAMES.get(operator, operator)
+
+
+def sentence(operator: str) -> str:
+    """The matrix, at the beginning of a label."""
+    name = matrix_name(operator)
+    return name[:1].upper() + name[1:]
 
 
 def panel_below(ax: Axes, heights: tuple[float, float], *, shared: bool = False) -> Axes:
@@ -67,15 +73,14 @@ def panel_below(ax: Axes, heights: tuple[float, float], *, shared: bool = False)
     return lower
 
 
-def legend_below(ax: Axes, others: Iterable[Axes] = (), *, inches: float = 0.45, left: float = 0.0) -> None:
-    """One legend for ``ax`` and ``others``, error bars last, that far below ``ax``.
+def legend_below(ax: Axes, *, inches: float = 0.45, left: float = 0.0) -> None:
+    """The legend of ``ax``, each text once and error bars last, that far below it.
 
     ``left`` is what labels take at the left of ``ax`` (inches): the legend is centred below both.
     """
     entries: dict[str, Artist | Container] = {}
-    for axes in (*others, ax):
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
+    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+        entries.setdefault(label, handle)
     figure = ax.get_figure(root=True)
     if not entries or figure is None:
         return
@@ -89,8 +94,10 @@ def legend_below(ax: Axes, others: Iterable[Axes] = (), *, inches: float = 0.45,
 
 
 def _columns(labels: list[str], room: float) -> int:
-    """As many columns as fit into so many inches, by the lengths of the texts."""
+    """As many columns as fit into so many inches, by the lengths of the texts, and shorten the legend."""
     for columns in (4, 3, 2):
+        if -(-len(labels) // columns) == -(-len(labels) // (columns - 1)):
+            continue
         parts = [part.tolist() for part in np.array_split(labels, columns) if len(part)]  # as legends do
         if sum(_HANDLE + max(text_width(label, 8.0) for label in part) for part in parts) <= room:
             return columns
@@ -98,11 +105,11 @@ def _columns(labels: list[str], room: float) -> int:
 
 
 def text_width(text: str, points: float) -> float:
-    """Width in inches of a text in so many points."""
-    width, _, _ = text_to_path.get_text_width_height_descent(
-        text.replace(r"\$", "$"), FontProperties(size=points), ismath=False
-    )
-    return float(width) / 72
+    """Width in inches of the longest line of a text in so many points."""
+    font = FontProperties(size=points)
+    lines = text.replace(r"\$", "$").splitlines()
+    widths = [text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] for line in lines]
+    return float(max(widths, default=0.0)) / 72
 
 
 def plain(value: float, _: object = None) -> str:

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, SymmetricalLogLocator
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
+from landscape.plots.panels import sentence
 from landscape.plots.style import BLACK, BLUE, GREEN, GREY, VERMILLION, caption, new_figure, style
 from landscape.results import EigenResult
 
@@ -169,7 +170,7 @@ def _indices(count: int) -> list[int]:
 
 def _words(ax: Axes, result: EigenResult, count: int) -> None:
     unit = next(q.unit for q in result.quantities() if q.name == "eigenvalues")
-    ax.set_ylabel(f"{result.operator.capitalize()} eigenvalue λ ({unit})")
+    ax.set_ylabel(f"{sentence(result.operator)} eigenvalue λ ({unit})")
     ax.set_xlabel("Index, largest eigenvalue first")
     ax.set_xlim(0.5 - 0.02 * count, max(count, 1) + 0.5 + 0.02 * count)
     ax.set_xticks(_indices(count))

@@ -108,7 +108,15 @@ _KINDS: dict[str, type[Result]] = {}
 
 
 def register(cls: R) -> R:
-    """Class decorator: make a kind of result known to the store by its name."""
+    """Class decorator: make a kind of result known to the store by its name.
+
+    Raises:
+        TypeError: a quantity without dimensions, or of others, is called like a dimension; in a file, where a
+            dimension is an array of that name, one would be taken for the other.
+    """
+    dims = {dim for q in cls.quantities() for dim in q.dims}
+    if clash := [q.name for q in cls.quantities() if q.name in dims and q.dims != (q.name,)]:
+        raise TypeError(f"{cls.__name__}: {', '.join(clash)} names a quantity and a dimension")
     _KINDS[cls.kind] = cls
     return cls
 

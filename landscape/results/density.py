@@ -74,14 +74,14 @@ class DensityResult(MatrixResult):
     )
     trace_error: float = quantity("Standard error over probes of the trace.", unit=_CURVATURE)
     trace_interval: np.ndarray = quantity(
-        "95 % confidence interval of the trace.", dims=("bound",), unit=_CURVATURE
+        "95 % confidence interval of the trace.", dims=("end",), unit=_CURVATURE
     )
     negative_share: float = quantity(
         "Share of the eigenvalues below −(noise floor).", error="negative_share_bounds"
     )
     negative_share_bounds: np.ndarray = quantity(
         "Bounds on that share: Chebyshev, Markov & Stieltjes for each probe, and two standard errors.",
-        dims=("bound",),
+        dims=("end",),
     )
     lambda_max: float = quantity("Largest Ritz value (a lower bound on λmax).", unit=_CURVATURE)
     lambda_max_residual: float = quantity("Residual of that Ritz pair.", unit=_CURVATURE)
@@ -96,7 +96,7 @@ class DensityResult(MatrixResult):
         "Standard error over probes of the effective dimension.", default=None
     )
     effective_dimension_bounds: np.ndarray | None = quantity(
-        "Bounds on the effective dimension, as those on the negative share.", dims=("bound",), default=None
+        "Bounds on the effective dimension, as those on the negative share.", dims=("end",), default=None
     )
     effective_dimension_z: float | None = quantity("That z.", unit=_CURVATURE, default=None)
     steps: int = quantity("Lanczos steps asked of each probe; fewer if its space was exhausted.")
@@ -107,7 +107,7 @@ class DensityResult(MatrixResult):
         default=None,
     )
     trace_run_interval: np.ndarray | None = quantity(
-        "The interval of that run.", dims=("bound",), unit=_CURVATURE, default=None
+        "The interval of that run.", dims=("end",), unit=_CURVATURE, default=None
     )
     lambda_max_run: float | None = quantity(
         "λmax by a run of its own, to compare with.",
@@ -116,7 +116,7 @@ class DensityResult(MatrixResult):
         default=None,
     )
     lambda_max_run_interval: np.ndarray | None = quantity(
-        "The interval of that run.", dims=("bound",), unit=_CURVATURE, default=None
+        "The interval of that run.", dims=("end",), unit=_CURVATURE, default=None
     )
     layers: np.ndarray | None = quantity(
         "Names of the layers whose own blocks of the matrix were measured.", dims=("layer",), default=None

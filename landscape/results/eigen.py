@@ -38,12 +38,12 @@ class EigenResult(MatrixResult):
     )
     intervals: np.ndarray = quantity(
         "θ ± (residual + noise floor): holds an eigenvalue, unconditionally.",
-        dims=("pair", "bound"),
+        dims=("pair", "end"),
         unit=_CURVATURE,
     )
     refined_intervals: np.ma.MaskedArray = quantity(
         "Quadratic (Kato–Temple) interval; valid only if no eigenvalue was missed in the gap.",
-        dims=("pair", "bound"),
+        dims=("pair", "end"),
         unit=_CURVATURE,
     )
     standard_errors: np.ma.MaskedArray = quantity(
@@ -108,7 +108,7 @@ class EigenResult(MatrixResult):
     )
     layer_intervals: np.ndarray | None = quantity(
         "θ ± (residual + noise floor) of each of them.",
-        dims=("layer", "layer_pair", "bound"),
+        dims=("layer", "layer_pair", "end"),
         unit=_CURVATURE,
         default=None,
     )
@@ -153,7 +153,7 @@ class EigenResult(MatrixResult):
         default=None,
     )
     reference_intervals: np.ndarray | None = quantity(
-        "Their intervals.", dims=("reference", "bound"), unit=_CURVATURE, default=None
+        "Their intervals.", dims=("reference", "end"), unit=_CURVATURE, default=None
     )
     gradient_share: float | None = quantity("Share of ‖g‖² in the space of those eigenvectors.", default=None)
 

@@ -30,9 +30,9 @@ class MatrixResult(Result):
         "Step of the finite differences, as a length in weight space.", unit="weight", default=None
     )
     difference: str | None = quantity("Finite differences: central, or as-written (one-sided).", default=None)
-    rho_sweep: np.ndarray | None = quantity("Steps tried.", dims=("rho",), unit="weight", default=None)
+    rho_sweep: np.ndarray | None = quantity("Steps tried.", dims=("rho_step",), unit="weight", default=None)
     rho_errors: np.ndarray | None = quantity(
-        "Measured relative error of a product with each step.", dims=("rho",), default=None
+        "Measured relative error of a product with each step.", dims=("rho_step",), default=None
     )
     rho_error: float | None = quantity("The same with the step used.", default=None)
     rho_against: str | None = quantity("What those errors were measured against.", default=None)

@@ -28,7 +28,7 @@ class TraceResult(MatrixResult):
     trace: float = quantity("Sum of the eigenvalues.", unit=CURVATURE, error="interval")
     interval: np.ndarray = quantity(
         "Confidence interval of the trace, for the moment at which the estimate stopped.",
-        dims=("bound",),
+        dims=("end",),
         unit=CURVATURE,
     )
     half_width: float = quantity("Half of its width.", unit=CURVATURE)
@@ -38,12 +38,12 @@ class TraceResult(MatrixResult):
     taken_over: int = quantity("How many of them came from a stored run, without products.", default=0)
     probes: int = quantity("Random vectors that the rest was estimated from.")
     frobenius: float = quantity("Frobenius norm, √Σλ².", unit=CURVATURE, error="frobenius_interval")
-    frobenius_interval: np.ndarray = quantity("Its interval.", dims=("bound",), unit=CURVATURE)
+    frobenius_interval: np.ndarray = quantity("Its interval.", dims=("end",), unit=CURVATURE)
     effective_dimension: float = quantity(
         "(Σλ)²/Σλ²: the number of eigenvalues, were all that are not zero equal.",
         error="effective_dimension_interval",
     )
-    effective_dimension_interval: np.ndarray = quantity("Its interval.", dims=("bound",))
+    effective_dimension_interval: np.ndarray = quantity("Its interval.", dims=("end",))
     layers: np.ndarray | None = quantity(
         "Layers: the modules that own parameters.", dims=("layer",), default=None
     )
@@ -58,7 +58,7 @@ class TraceResult(MatrixResult):
         default=None,
     )
     layer_intervals: np.ndarray | None = quantity(
-        "Confidence interval of each, by itself.", dims=("layer", "bound"), unit=CURVATURE, default=None
+        "Confidence interval of each, by itself.", dims=("layer", "end"), unit=CURVATURE, default=None
     )
     look_products: np.ndarray = quantity("Products spent when the interval was looked at.", dims=("look",))
     look_traces: np.ndarray = quantity(

@@ -26,6 +26,8 @@ __all__ = ["Attribute", "Record", "Variable", "decode", "digest", "encode", "pla
 Attribute = str | int | float
 
 _MASK = "_not_computed"
+#: Dimensions that had another name in earlier files.
+_FORMERLY = {"bound": "end"}
 _JSON = ("settings", "problem", "strategy", "versions")
 _TEXT = ("id", "command", "data_fingerprint", "device", "dtype", "started")
 
@@ -162,7 +164,7 @@ def _value(q: Quantity, record: Record, absent: set[str]) -> Any:
     if q.name in absent:
         return None
     variable = record.variables[q.name]
-    if variable.dims != q.dims:
+    if tuple(_FORMERLY.get(dim, dim) for dim in variable.dims) != q.dims:
         raise ValueError(f"{q.name} has dimensions {variable.dims}, not {q.dims}")
     if not q.dims:
         return variable.values.item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -76,8 +77,8 @@ def average(problem: Problem, **options: Any) -> EigenResult:
 
 
 def printed(result: EigenResult) -> str:
-    out = io.StringIO()
-    print_eigen(Console(stdout=out), result)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        print_eigen(Console("eigen"), result)
     return out.getvalue()
 
 
@@ -127,7 +128,8 @@ def test_too_few_products_give_what_was_reached() -> None:
     assert found.history is not None
     assert len(found.history) == 4  # and one product for the error of the differences
     assert len(found.eigenvalues) == 1
-    assert abs(found.eigenvalues[0] - 2.0) <= np.diff(found.intervals[0])[0]
+    low, high = found.intervals[0]
+    assert ((spectrum(-0.3) >= low) & (spectrum(-0.3) <= high)).any()
     assert "not converged" in printed(found)
 
 
@@ -136,9 +138,14 @@ def test_too_few_products_give_what_was_reached() -> None:
 
 def image_of_gradient(problem: Problem) -> tuple[float, np.ndarray, float]:
     """(‖Hu‖, eigenvalues, share of u in the span of the top two), densely."""
-    (batch,) = problem.data.batches or ()
-    matrix = dense_hessian(problem.model, lambda model: problem.loss.mean(model, batch)
-                           if problem.loss.whole else problem.loss.mean(model(batch[0]), batch[1]))  # fmt: skip
+    (piece,) = problem.pieces()
+
+    def loss(model: nn.Module) -> Tensor:
+        if problem.loss.whole:
+            return problem.loss.mean(model, piece.batch)
+        return problem.loss.mean(model(piece.batch[0]), piece.batch[1])
+
+    matrix = dense_hessian(problem.model, loss)
     gradient = problem.measure(problem.pieces()).gradient
     u = gradient / gradient.norm()
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
@@ -284,18 +291,19 @@ def test_products_and_passes_are_those_that_were_made(
 @pytest.mark.parametrize(
     "options",
     [
-        {"tol": 1e-3},
+        {"tol": 1e-3, "new_weight": 0.5, "max_products": 60},
         {"perturb": "gradient", "new_weight": 0.3, "rho_sweep": True},
         {"minibatch": "1", "max_products": 12, "difference": "as-written"},
         {"perturb": "gradient", "minibatch": "7", "max_products": 60, "per_layer": True},
     ],
     ids=["iterate", "gradient", "one example", "layers"],
 )
-def test_every_state_goes_on_to_the_same_bits(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.long), 11])
+def test_every_state_goes_on_to_the_same_bits(options: dict[str, Any], every: int) -> None:
     settings = Settings(method="running-average", k=2, **options)
     whole, states = carried_out(small_problem(batch_size=16), settings, Start(7))
     assert len(states) > 10
-    for _, start in states[:-1]:
+    for _, start in states[:-1:every]:
         again, _ = carried_out(small_problem(batch_size=16), settings, start)
         assert_same_bits(again, whole)
 

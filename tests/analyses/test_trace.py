@@ -115,7 +115,9 @@ def test_the_diagonal_is_off_by_its_standard_errors(method: str) -> None:
     exact, scores = matrix_of(problem).diagonal().numpy(), []
     settings = Settings(method=method, tol=0.0, max_products=40, diagonal=True)  # type: ignore[arg-type]
     for seed in range(30):
-        values, errors = _quick(problem, settings, seed).diagonal
+        found = _quick(problem, settings, seed).diagonal
+        assert found is not None
+        values, errors = found
         scores.append((values - exact)[exact != 0] / errors[exact != 0])
     # Student's t at 19 degrees of freedom or more: |t| ≤ 2.09 in 95 % of all.
     assert 0.90 < np.mean(np.abs(scores) <= 2.09) < 0.99
@@ -148,12 +150,9 @@ def test_the_error_of_a_spatial_average_is_a_bound() -> None:
 
 def _quick(problem: Problem, settings: Settings, seed: int) -> TraceResult:
     """The analysis without the choice of a strategy, which takes longer than the products of a small net."""
-    strategy = {"micro_batch": problem.examples, "pieces": 1, "kept_pieces": 0, "seconds": 0.0}
-    names = set(work.Strategy.__dataclass_fields__)
-    strategy = {name: strategy.get(name, 0) for name in names}
-    for state in trace_analysis.steps(problem, settings, {}, Start(seed, None, strategy)):
-        pass
-    return trace_analysis.finish(problem, settings, state.save())
+    strategy = {"micro_batch": problem.examples, "pieces": 1, "kept_pieces": 0, "graph_bytes": 0}
+    *_, last = trace_analysis.steps(problem, settings, {}, Start(seed, None, strategy))
+    return trace_analysis.finish(problem, settings, last.save())
 
 
 COMMANDS: dict[str, dict[str, Any]] = {
@@ -175,7 +174,7 @@ def _trained() -> Problem:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     for _ in range(100):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(model(x), y))
         optimizer.step()
     return Problem(model, "cross_entropy", (x, y))
 
@@ -205,7 +204,7 @@ def _covers(missed: int, count: int, cells: int, least: float) -> bool:
     return count == 0 or bool(scipy.stats.binom.sf(missed - 1, count, 1 - least) > 0.05 / cells)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "tol 0.1, at most 100"])
+@pytest.mark.parametrize("command", ["tol 0.1", "tol 0.03", "12 products", "30 products"])
 def test_the_interval_covers_as_the_command_stops(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """200 seeds on the Hessian of a trained net, its products taken from the dense matrix to save time."""
     problem = _trained()
@@ -343,7 +342,7 @@ def test_a_plan_says_what_it_would_take() -> None:
 RESUMED: dict[str, dict[str, Any]] = {
     "krylov": {"tol": 1e-6, "max_products": 40, "diagonal": True},
     "krylov, exhausted": {"tol": 1e-6, "max_products": 80},
-    "krylov, little memory": {"tol": 1e-6, "max_products": 45, "diagonal": True},
+    "krylov, little memory": {"tol": 1e-6, "max_products": 28, "diagonal": True},
     "hutchinson": {"tol": 1e-6, "max_products": 20, "method": "hutchinson"},
     "hutch++": {"tol": 1e-6, "max_products": 33, "method": "hutch++"},
     "xtrace": {"tol": 1e-6, "max_products": 35, "method": "xtrace"},
@@ -358,6 +357,8 @@ RESUMED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", RESUMED)
 def test_every_state_goes_on_to_the_same_bits(name: str) -> None:
     options: dict[str, Any] = {"batch_size": 16, "memory": 1 if "memory" in name else None}
+    if "exhausted" in name:
+        options["params"] = ["2.*"]
     settings = Settings(**RESUMED[name])
     whole, states = carried_out("trace", small_problem(**options), settings, Start(7))
     assert len(states) == whole.products + 2
@@ -385,9 +386,7 @@ def test_a_time_limit_stores_what_there_is_and_the_same_call_goes_on(tmp_path: P
     assert math.isnan(limited.trace)
     assert "no random vector" in limited.interval_reason
     listener = Listener()
-    again = landscape.trace(
-        small_problem(batch_size=16), **options, output=str(path), observer=listener
-    )
+    again = landscape.trace(small_problem(batch_size=16), **options, output=str(path), observer=listener)
     assert any("resumed" in note for note in listener.notes)
     assert_same_bits(again, whole)
     assert [header.status for header in ResultFile(path).runs()] == [whole.status]
@@ -457,4 +456,4 @@ def test_looks_on_the_way_are_kept() -> None:
     result = landscape.trace(small_problem(dtype="float64"), tol=0.02, max_products=45, seed=1)
     assert (np.diff(result.look_products) > 0).all()
     assert result.look_products[-1] == result.products
-    assert trace_work.CONFIDENCE == result.confidence
+    assert result.confidence == trace_work.CONFIDENCE

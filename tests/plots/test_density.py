@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,32 @@ def test_kernels() -> None:
     rows = density_result().smoothed(x, width=0.1)
     assert rows.shape == (2, len(x))
     np.testing.assert_allclose(np.trapezoid(rows, x, axis=1), 1.0, rtol=1e-6)
+
+
+def test_of_many_layers_those_with_the_largest_eigenvalues() -> None:
+    one = density_result()
+    scales = np.where(np.arange(14) % 7 < 2, 0.1, 1.0 + np.arange(14))
+    result = density_result(
+        layers=np.array([f"block.{i}" for i in range(14)], dtype=object),
+        layer_nodes=np.ma.stack([scale * one.nodes for scale in scales]),
+        layer_weights=np.ma.stack([one.weights] * 14),
+    )
+    ax = density(result)
+    names = [f"block.{i}" for i in range(14) if scales[i] > 1]
+    assert _legend(ax) == ["least to largest of the probes", *names]
+    legend = ax.get_legend()
+    assert legend is not None
+    title = legend.get_title().get_text()
+    assert title == "The 10 of 14 layers with the largest eigenvalues, each its own block"
+
+
+def test_ticks_near_zero_do_not_touch() -> None:
+    """Small eigenvalues are written as powers of ten."""
+    ax = density(density_result(1e-4))
+    figure = _figure(ax)
+    figure.canvas.draw()
+    low, high = ax.get_xlim()
+    labels = [t.label1 for t in ax.xaxis.get_major_ticks() if low <= t.get_loc() <= high]
+    assert any(label.get_text() == "$-10^{-5}$" for label in labels)
+    boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x0)
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -17,6 +18,9 @@ from PIL import Image
 from landscape.errors import InputError
 from landscape.plots import figure_for, save
 from landscape.results import Result
+from tests.plots.support import per_layer, trace_result
+from tests.plots.test_density import density_result
+from tests.plots.test_density import per_layer as layered_density
 from tests.results.samples import eigen_result, provenance
 
 ROOT = Path(__file__).parents[2]
@@ -38,10 +42,141 @@ def test_figure_by_kind() -> None:
     assert len(figure.axes) == 1
     lines = figure_for(eigen_result(), learning_rate=0.1).axes[0].get_lines()
     assert any(str(line.get_label()).startswith("2/η = 20") for line in lines)
-    with pytest.raises(InputError, match="no picture of a other result"):
+    with pytest.raises(InputError, match="no picture of other results"):
         figure_for(_other())
     with pytest.raises(InputError, match=r"(?s)no option ax, bins.*learning_rate"):
         figure_for(eigen_result(), bins=3, ax=figure.axes[0])
+
+
+def _swept() -> dict[str, Any]:
+    return {"rho_sweep": np.array([1e-3, 1e-2]), "rho_errors": np.array([0.1, 0.2])}
+
+
+def _averaged(**changes: Any) -> Result:
+    return eigen_result(history=np.array([1.0, 2.0, 2.5]), method="running-average", **changes)
+
+
+@pytest.mark.parametrize(
+    ("result", "view", "words"),
+    [
+        (eigen_result(), None, "Index, largest eigenvalue first"),
+        (_averaged(), None, "Iteration"),
+        (_averaged(), "spectrum", "Index, largest eigenvalue first"),
+        (per_layer(), None, "Index, largest eigenvalue first"),
+        (per_layer(), "layers", "Extreme eigenvalues of the block (loss / weight²)"),
+        (eigen_result(**_swept()), None, "Index, largest eigenvalue first"),
+        (eigen_result(**_swept()), "sweep", "Step ρ along a direction of large curvature (weight)"),
+        (eigen_result([], **_swept()), None, "Step ρ along a direction of large curvature (weight)"),
+        (trace_result(), None, "Products with the matrix (method: krylov)"),
+        (trace_result(**_swept()), "sweep", "Step ρ along a direction of large curvature (weight)"),
+        (density_result(), None, "Hessian eigenvalue λ (loss / weight²)"),
+        (layered_density(), None, "Hessian eigenvalue λ (loss / weight²)"),
+    ],
+)
+def test_views(result: Result, view: str | None, words: str) -> None:
+    assert figure_for(result, view).axes[0].get_xlabel() == words
+
+
+def test_layers_are_below_the_spectrum_and_the_trace() -> None:
+    for result in (per_layer(), trace_result()):
+        assert [ax.get_ylabel() for ax in figure_for(result).axes][1:] == ["Layer"]
+
+
+def test_a_density_with_layers_can_be_drawn_whole() -> None:
+    def labels(view: str | None) -> list[str]:
+        legend = figure_for(layered_density(), view, bandwidth=0.1).axes[0].get_legend()
+        assert legend is not None
+        return [text.get_text() for text in legend.get_texts()]
+
+    assert "0.weight" in labels(None)
+    assert labels("layers") == labels(None)
+    assert "2 eigenvalues found, exact share" in labels("density")
+
+
+@pytest.mark.parametrize(
+    ("result", "view", "message"),
+    [
+        (eigen_result(), "sweep", r"(?s)this run has no sweep to draw.*it has: spectrum$"),
+        (per_layer(), "history", r"(?s)this run has no history to draw.*it has: spectrum, layers$"),
+        (trace_result(), "layers", r"(?s)trace runs have no view 'layers'.*it has: trace$"),
+        (density_result(), "nonsense\x1b", r"(?s)density runs have no view 'nonsense.*it has: density$"),
+    ],
+)
+def test_a_view_that_there_is_not(result: Result, view: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        figure_for(result, view)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("result", "view", "options", "message"),
+    [
+        (
+            density_result(),
+            None,
+            {"learning_rate": 0.1},
+            r"(?s)the density .* no option learning_rate.*: bandwidth$",
+        ),
+        (
+            eigen_result(),
+            None,
+            {"bandwidth": 0.1},
+            r"(?s)the spectrum .* no option bandwidth.*: learning_rate$",
+        ),
+        (trace_result(), None, {"bandwidth": 0.1}, r"(?s)the trace .* no option bandwidth.*it has none$"),
+        (
+            per_layer(),
+            "layers",
+            {"learning_rate": 0.1},
+            r"(?s)the layers .*learning_rate.*none; spectrum has it$",
+        ),
+        (
+            _averaged(),
+            None,
+            {"learning_rate": 0.1},
+            r"(?s)the history .*learning_rate.*none; spectrum has it$",
+        ),
+    ],
+)
+def test_an_option_that_the_picture_does_not_have(
+    result: Result, view: str | None, options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        figure_for(result, view, **options)
+
+
+def _no_density() -> Result:
+    empty = np.ma.MaskedArray(np.zeros((0, 0)), mask=True)
+    names = ("nodes", "weights", "measured_weights", "residuals", "converged")
+    return density_result(status="not_converged", **dict.fromkeys(names, empty))
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (eigen_result([], status="not_converged"), "there is no eigenvalue yet"),
+        (
+            trace_result(looks=(), status="not_converged"),
+            "there is no estimate yet",
+        ),
+        (_no_density(), "there is no density yet"),
+    ],
+)
+def test_a_run_stopped_before_there_was_anything_says_so(result: Result, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        figure_for(result)
+    assert "not converged" in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("result", [trace_result(), per_layer(), density_result()])
+def test_every_kind_in_every_format_and_always_the_same(result: Result, suffix: str, tmp_path: Path) -> None:
+    for name in "ab":
+        save(figure_for(result), tmp_path / f"{name}.{suffix}", result)
+    content = (tmp_path / f"a.{suffix}").read_bytes()
+    assert content == (tmp_path / f"b.{suffix}").read_bytes()
+    assert result.provenance is not None
+    assert f"landscape {result.kind}".encode() in content
 
 
 def test_png(tmp_path: Path) -> None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+import pytest
 
-from landscape.results import EigenResult, jsonable, kinds
-from tests.results.samples import eigen_result
+from landscape.results import Result, jsonable, kinds, quantity
+from landscape.results.base import register
+from tests.results.samples import density_result, eigen_result, trace_result
 
 
-def test_every_field_is_described() -> None:
-    assert kinds()["eigen"] is EigenResult
-    quantities = {q.name: q for q in EigenResult.quantities()}
+@pytest.mark.parametrize("result", [eigen_result(), trace_result(), density_result()], ids=lambda r: r.kind)
+def test_every_field_is_described(result: Result) -> None:
+    assert kinds()[result.kind] is type(result)
+    quantities = {q.name: q for q in result.quantities()}
     assert "provenance" not in quantities
-    for q, value in eigen_result():
+    assert set(type(result).apart.values()) <= set(quantities)
+    for q, value in result:
         assert q.text.endswith("."), q.name
-        assert np.ndim(value) == len(q.dims), q.name
+        assert value is None or np.ndim(value) == len(q.dims), q.name
         assert not q.error or q.error in quantities, q.name
         assert not set(q.dims) & set(quantities) - {q.name}, "a dimension is not named as another quantity"
 
@@ -44,7 +50,20 @@ def test_jsonable() -> None:
     assert masked.mask.tolist() == [[False, True], [False, False]]
 
 
-def test_learning_rates() -> None:
-    result = eigen_result([4.0])
-    assert (result.learning_rate, result.stability_limit) == (0.25, 0.5)
+def test_a_quantity_is_not_called_like_a_dimension() -> None:
+    """In a file a dimension is an array of that name; one was taken for the other."""
+
+    @dataclass(frozen=True, kw_only=True, eq=False)
+    class Clashing(Result):
+        kind: ClassVar[str] = "clashing"
+        rho: float = quantity("A step.")
+        errors: np.ndarray = quantity("Of each step.", dims=("rho",))
+
+    with pytest.raises(TypeError, match="rho"):
+        register(Clashing)
+    assert "clashing" not in kinds()
+
+
+def test_stability_limit() -> None:
+    assert eigen_result([4.0]).stability_limit == 0.5
     assert eigen_result([-1.0], lambda_max=-1.0).stability_limit == math.inf

@@ -15,9 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from landscape.errors import StoreError
-from landscape.results import EigenResult, Result
+from landscape.results import EigenResult, Result, kinds
 from landscape.store import ResultFile
-from tests.results.samples import assert_same, eigen_result, provenance
+from tests.results.samples import (
+    OTHER_METHODS,
+    assert_same,
+    density_result,
+    eigen_result,
+    provenance,
+    trace_result,
+)
 
 RELEASED = Path(__file__).parent / "released"
 ANY_TEXT = st.text(st.characters(), max_size=30)
@@ -70,6 +77,66 @@ def results(draw: st.DrawFn) -> EigenResult:
     )
 
 
+@st.composite
+def traces(draw: st.DrawFn) -> Result:
+    layers, looks = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+
+    def array(*shape: int) -> Any:
+        return draw(hnp.arrays(np.float64, shape))
+
+    by_layer = {
+        "layers": np.array(draw(st.lists(ANY_TEXT, min_size=layers, max_size=layers)), dtype=object),
+        "layer_parameters": draw(hnp.arrays(np.int64, layers)),
+        "layer_traces": array(layers),
+        "layer_intervals": array(layers, 2),
+    }
+    return trace_result(
+        trace=draw(st.floats()),
+        interval=array(2),
+        half_width=draw(st.floats()),
+        interval_reason=draw(ANY_TEXT),
+        frobenius_interval=array(2),
+        look_products=array(looks),
+        look_traces=array(looks),
+        look_half_widths=array(looks),
+        diagonal_file=draw(st.none() | ANY_TEXT),
+        **(by_layer if draw(st.booleans()) else dict.fromkeys(by_layer)),
+        provenance=provenance("trace-1", settings=draw(JSON)),
+    )
+
+
+@st.composite
+def densities(draw: st.DrawFn) -> Result:
+    probes, nodes, outliers = (draw(st.integers(0, 4)) for _ in range(3))
+
+    def masked(*shape: int, dtype: Any = np.float64) -> Any:
+        return np.ma.MaskedArray(draw(hnp.arrays(dtype, shape)), mask=draw(hnp.arrays(bool, shape)))
+
+    def array(*shape: int) -> Any:
+        return draw(hnp.arrays(np.float64, shape))
+
+    layers = draw(st.integers(0, 2))
+    by_layer = {
+        "layers": np.array(draw(st.lists(ANY_TEXT, min_size=layers, max_size=layers)), dtype=object),
+        "layer_nodes": masked(layers, probes, 3),
+        "layer_weights": masked(layers, probes, 3),
+    }
+    compared = draw(st.booleans())
+    return density_result(
+        **{name: masked(probes, nodes) for name in ("nodes", "weights", "measured_weights", "residuals")},
+        converged=masked(probes, nodes, dtype=bool),
+        **{name: array(outliers) for name in ("outliers", "outlier_residuals", "outlier_weights")},
+        wasserstein_bound=array(probes),
+        trace=draw(st.floats()),
+        negative_share=draw(st.floats()),
+        effective_dimension=draw(st.none() | st.floats()),
+        trace_run=draw(st.floats()) if compared else None,
+        trace_run_interval=array(2) if compared else None,
+        **(by_layer if draw(st.booleans()) else dict.fromkeys(by_layer)),
+        provenance=provenance("density-1", settings=draw(JSON)),
+    )
+
+
 def _through(result: Result, path: Path) -> Result:
     path.unlink(missing_ok=True)
     file = ResultFile(path)
@@ -83,6 +150,41 @@ def _through(result: Result, path: Path) -> Result:
 def test_every_result_comes_back_bit_for_bit(result: EigenResult, tmp_path_factory: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "round-trip.h5"
     assert_same(result, _through(result, path))
+
+
+@settings(max_examples=15, deadline=None)
+@given(result=st.one_of(traces(), densities()))
+def test_traces_and_densities_come_back_bit_for_bit(result: Result, tmp_path_factory: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "round-trip.h5"
+    assert_same(result, _through(result, path))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [eigen_result(**OTHER_METHODS), trace_result(), density_result()],
+    ids=lambda result: str(result.kind),
+)
+def test_every_field_of_every_kind_comes_back(result: Result, tmp_path: Path) -> None:
+    missing = [q.name for q, value in result if value is None]
+    assert set(missing) <= {
+        *("eigenvectors_file", "missed_above", "missed_below", "missed_epsilon", "diagonal_file"),
+        *([] if result.kind == "eigen" else OTHER_METHODS),
+    }
+    assert_same(result, _through(result, tmp_path / "r.h5"))
+
+
+@pytest.mark.parametrize("kind", sorted(kinds()))
+def test_no_dimension_is_called_like_a_quantity(kind: str) -> None:
+    """A dimension is stored as a dataset beside the quantities: of one name, they would be one."""
+    quantities = kinds()[kind].quantities()
+    dims = {dim for quantity in quantities for dim in quantity.dims}
+    assert sorted(dims & {quantity.name for quantity in quantities}) == []
+
+
+def test_errors_name_quantities_that_exist() -> None:
+    for kind in kinds().values():
+        names = {quantity.name for quantity in kind.quantities()}
+        assert {quantity.error for quantity in kind.quantities()} - {""} <= names
 
 
 @pytest.mark.parametrize("values", [(), (3.0,), np.linspace(5, -5, 200)])
@@ -142,13 +244,13 @@ def test_xarray_opens_a_run_unaided(tmp_path: Path) -> None:
     ResultFile(path).add(result)
     run = f"/runs/{provenance().id}"
     with xr.open_dataset(path, group=run, engine="h5netcdf") as data:
-        assert dict(data.sizes) == {"pair": 4, "bound": 2, "product": 4}
+        assert dict(data.sizes) == {"pair": 4, "end": 2, "product": 4}
         assert data["eigenvalues"].dims == ("pair",)
         assert data["eigenvalues"].values.tolist() == result.eigenvalues.tolist()
         assert data["eigenvalues"].attrs["units"] == "loss / weight²"
         assert data["eigenvalues"].attrs["long_name"].startswith("Eigenvalues")
         error = data[data["eigenvalues"].attrs["ancillary_variables"]]
-        assert error.dims == ("pair", "bound")
+        assert error.dims == ("pair", "end")
         assert np.array_equal(error, result.intervals)
         assert data["standard_errors_not_computed"].values.tolist() == [False, False, True, False]
         assert data["converged"].dtype == bool
@@ -156,6 +258,29 @@ def test_xarray_opens_a_run_unaided(tmp_path: Path) -> None:
         assert data["status"].item() == "complete"
         assert data.attrs["checkpoint_step"] == 1200
         assert data.attrs["kind"] == "eigen"
+
+
+def test_xarray_opens_traces_and_densities_unaided(tmp_path: Path) -> None:
+    path = tmp_path / "r.h5"
+    trace, density = trace_result(), density_result()
+    for result in (trace, density):
+        ResultFile(path).add(result)
+    with xr.open_dataset(path, group="/runs/trace-0a1b", engine="h5netcdf") as data:
+        assert dict(data.sizes) == {"end": 2, "layer": 2, "look": 2}
+        assert (data["trace"].item(), data["trace"].attrs["units"]) == (12.0, "loss / weight²")
+        assert data["trace"].attrs["ancillary_variables"] == "interval"
+        assert data["layer_intervals"].dims == ("layer", "end")
+        assert data["layers"].values.tolist() == ["0", "2"]
+        assert "diagonal_file" not in data
+    with xr.open_dataset(path, group="/runs/density-0a1b", engine="h5netcdf") as data:
+        assert dict(data.sizes) == {
+            "probe": 2, "node": 4, "outlier": 2, "moment": 4, "end": 2, "layer": 2, "layer_node": 3
+        }  # fmt: skip
+        assert data["nodes"].dims == ("probe", "node")
+        assert data["nodes_not_computed"].values[1].tolist() == [False, False, False, True]
+        assert np.array_equal(data["nodes"].values[0], density.nodes[0])
+        assert data["layer_nodes"].dims == ("layer", "probe", "layer_node")
+        assert data["trace_run"].item() == 700.0
 
 
 def test_runs_find_read_and_replace(tmp_path: Path) -> None:
