@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from landscape.results import Result, jsonable, kinds, quantity
-from landscape.results.base import register
+from landscape.results import Result, jsonable, kinds
+from landscape.results.base import quantity, register
 from tests.results.samples import density_result, eigen_result, trace_result
 
 
