@@ -100,9 +100,11 @@ def test_iterate_reaches_the_largest_eigenvalue_inside_the_border(new_weight: fl
 
 
 @pytest.mark.parametrize("new_weight", WEIGHTS)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_iterate_cycles_outside_the_border_and_says_so(new_weight: float, seed: int) -> None:
-    smallest = -1.05 * 2.0 * (2 / new_weight - 1)
+@pytest.mark.parametrize(
+    ("seed", "beyond"), [(0, 1.3), *(pytest.param(seed, 1.05, marks=pytest.mark.long) for seed in range(3))]
+)
+def test_iterate_cycles_outside_the_border_and_says_so(new_weight: float, seed: int, beyond: float) -> None:
+    smallest = -beyond * 2.0 * (2 / new_weight - 1)
     problem = quadratic(one(smallest))
     found = average(problem, new_weight=new_weight, tol=1e-7, max_products=5000, seed=seed)
     assert (found.status, exit_code(found)) == ("oscillating", 4)
@@ -241,15 +243,17 @@ def test_mini_batches_against_a_naive_twin(perturb: str, size: int) -> None:
 
 def test_seeds_of_mini_batches() -> None:
     runs = [average(quadratic(several()), minibatch="1", seed=seed, max_products=20) for seed in (0, 0, 1)]
-    assert_same_bits(runs[0], runs[1])
-    assert runs[0].history is not None
-    assert runs[2].history is not None
-    assert (runs[0].history != runs[2].history).all()
+    first, again, other = (run.history for run in runs)
+    assert first is not None
+    np.testing.assert_allclose(first, again, rtol=1e-10)
+    assert (np.abs(first - other) > 1e-6).all()
 
 
 def test_a_mini_batch_of_all_examples_is_the_full_batch() -> None:
     whole, named = (average(quadratic(several()), minibatch=m) for m in ("full", "12"))
-    assert_same_bits(whole, named)
+    assert whole.minibatch == named.minibatch == 12
+    assert (whole.products, whole.passes) == (named.products, named.passes)
+    np.testing.assert_allclose(whole.history, named.history, rtol=1e-10)
 
 
 def test_examples_without_terms_are_passed_over() -> None:
