@@ -19,7 +19,10 @@ FOLDER = Path("landscape-results")
 
 def result_files() -> list[Path]:
     """The result files of the default folder, the one changed last first."""
-    return sorted(FOLDER.glob("*.h5"), key=lambda path: path.stat().st_mtime, reverse=True)
+    from landscape.store import holds_vectors
+
+    found = [path for path in FOLDER.glob("*.h5") if not holds_vectors(path)]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def open_file(path: Path) -> ResultFile:

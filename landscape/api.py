@@ -26,7 +26,7 @@ def eigen(
 ) -> EigenResult:
     """Certified eigenvalues of a curvature matrix of ``problem``'s loss at its weights.
 
-    Keywords are the options of ``landscape eigen``: ``k=5, which="largest", tol=1e-3, max_products=1000,
+    Keywords are the options of ``landscape eigen``: ``k=5, which="largest", tol=None, max_products=None,
     method="lanczos", operator="hessian", verify=0, …`` and ``seed, time_limit, output, fresh``. Stored, and
     resumed or read back if it is there already, only where ``output`` names a file.
 

@@ -54,7 +54,7 @@ def run_object(result: Result, file: Path | None = None) -> dict[str, Any]:
 
 def loss_line(result: Result) -> str:
     accuracy = "" if result.accuracy is None else f"accuracy {100 * result.accuracy:.4g} %, "
-    terms = "" if result.terms == result.examples else f"{result.terms} loss terms, "
+    terms = "" if result.terms == result.examples else f"{figure(result.terms, 12)} loss terms, "
     kinds = {
         "frozen, left out": result.frozen_parameters,
         "tied, counted once": result.tied_parameters,

@@ -47,6 +47,7 @@ def eigen_result(problem: Problem, settings: Settings, saved: Saved) -> EigenRes
         status=_status(settings, c, converged, wanted_pairs, each_layer),
         method=settings.method,
         which=settings.end,
+        tolerance=settings.tolerance,
         eigenvalues=values,
         residuals=residuals,
         intervals=intervals(values, residuals, floor),

@@ -278,12 +278,19 @@ def _outliers(
         values.append(found[best[0]][0][best[1]])
         residuals.append(found[best[0]][2][best[1]])
         weights.append(mass / len(group) if repeated else 1 / size)
-    for alone in single:  # an exhausted space with too few values: some are repeated, and which is not known
-        if alone.all() and len(alone) < size:
-            alone[:] = False
+    for alone, (nodes, _, _) in zip(single, found, strict=True):
+        if alone.all() and len(alone) < size:  # an exhausted space with too few values: some are repeated
+            alone[:] = _but_zero(nodes, floor)
     order = np.argsort(-np.array(values), kind="stable")
     arrays = (np.array(column, dtype=np.float64)[order] for column in (values, residuals, weights))
     return Outliers(*arrays), single
+
+
+def _but_zero(nodes: Floats, floor: float) -> NDArray[np.bool_]:
+    """Which nodes of an exhausted space are single: all but the null space's; none if it has no node."""
+    rounding = 16 * np.finfo(np.float64).eps * float(np.abs(nodes).max())
+    zero: NDArray[np.bool_] = np.abs(nodes) <= floor + rounding * len(nodes) ** 0.5
+    return ~zero if zero.sum() == 1 else np.zeros(len(nodes), dtype=bool)
 
 
 def _same(

@@ -57,6 +57,7 @@ class EigenResult(MatrixResult):
     converged: np.ndarray = quantity(
         "Whether residual ≤ max(tol·|θ|, noise floor), for each pair.", dims=("pair",)
     )
+    tolerance: float | None = quantity("The tol of that: as given, or the method's own.", default=None)
     lambda_max: float = quantity("Largest Ritz value seen (a lower bound on λmax).", unit=_CURVATURE)
     lambda_max_residual: float = quantity("Residual of that Ritz pair.", unit=_CURVATURE)
     lambda_min: float = quantity("Smallest Ritz value seen (an upper bound on λmin).", unit=_CURVATURE)

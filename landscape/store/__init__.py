@@ -3,7 +3,7 @@
 from landscape.store.files import locked
 from landscape.store.partial import PartialFile
 from landscape.store.resultfile import FORMAT_VERSION, Header, ResultFile, default_path, partial_path
-from landscape.store.vectors import read_vectors, write_vectors
+from landscape.store.vectors import holds_vectors, read_vectors, write_vectors
 
 __all__ = [
     "FORMAT_VERSION",
@@ -11,6 +11,7 @@ __all__ = [
     "PartialFile",
     "ResultFile",
     "default_path",
+    "holds_vectors",
     "locked",
     "partial_path",
     "read_vectors",

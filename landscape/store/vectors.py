@@ -19,7 +19,7 @@ from landscape.store.hdf import add_dimension, check_version, dataset_at, opened
 from landscape.store.hdf import attributes as read_attributes
 from landscape.store.record import Attribute
 
-__all__ = ["read_vectors", "write_vectors"]
+__all__ = ["holds_vectors", "read_vectors", "write_vectors"]
 
 _DIMS = ("pair", "parameter")
 _CHECKSUM = "contents_sha256"
@@ -61,6 +61,11 @@ def write_vectors(
         if not path.exists():
             replace_atomically(path, write)
     return path
+
+
+def holds_vectors(path: Path) -> bool:
+    """Whether a file, by its name, is one of these and no result file."""
+    return re.fullmatch(r".+-[0-9a-f]{16}\.h5", path.name) is not None
 
 
 def read_vectors(path: str | Path, *, verify: bool = True) -> tuple[NDArray[Any], dict[str, Attribute]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from landscape.analyses import eigen, eigen_work
+from landscape.analyses import eigen, eigen_lanczos
 from landscape.analyses.base import Saved, Start, State
 from landscape.analyses.eigen import Settings
 from landscape.problem import Problem
@@ -60,7 +60,7 @@ def test_every_state_goes_on_to_the_same_bits(
     phases: list[str],
 ) -> None:
     if capacity is not None:
-        monkeypatch.setattr(eigen_work, "basis_size", lambda *given: capacity)
+        monkeypatch.setattr(eigen_lanczos, "basis_size", lambda *given: capacity)
     options = {"batch_size": 16, **options}
     whole, states = carried_out(small_problem(**options), Settings(**settings), Start(7))
     for phase in phases:

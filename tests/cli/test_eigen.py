@@ -67,7 +67,8 @@ def test_the_command_line_is_recorded() -> None:
 def test_option_before_configuration_before_default(args: list[str], count: int) -> None:
     run = json.loads(call(*SAME, *args, "--json").stdout)["runs"][0]
     assert len(run["result"]["eigenvalues"]) == count
-    assert run["settings"]["tol"] == 1e-3
+    assert run["settings"]["verify"] == 0
+    assert run["result"]["tolerance"] == 1e-3
 
 
 def test_options_alone_are_enough() -> None:

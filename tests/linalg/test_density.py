@@ -335,3 +335,15 @@ def test_what_cannot_be_asked() -> None:
         quadrature([], 10)
     with pytest.raises(ValueError, match="z > 0"):
         density(rotated(np.ones(4), 0), 1, 2).effective_dimension(0.0)
+
+
+def test_a_null_space_seen_as_one_node_leaves_the_others_exact() -> None:
+    """38 eigenvalues and a null space of 5 dimensions: 39 nodes, and the trace is known."""
+    values = np.concatenate([np.linspace(0.3, 4.0, 38), np.zeros(5)])
+    operator = MatrixOperator(rotated(values, 3))
+    krylov = Krylov.start(operator, gaussian(43, 0, "probe"), 43)
+    for _ in probe(operator, krylov, 43, lambda i: gaussian(43, 0, "fresh", i), lambda _: 1e-12):
+        pass
+    found = quadrature([krylov.relation.copy()], 43, 1e-12)
+    assert found.trace().value == pytest.approx(values.sum(), rel=1e-9)
+    assert found.trace().error <= 1e-9
