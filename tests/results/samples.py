@@ -58,6 +58,7 @@ def eigen_result(eigenvalues: ArrayLike = (9.5, 4.0, 0.5, -0.25), **changes: Any
         "method": "lanczos",
         "operator": "hessian",
         "which": "largest",
+        "tolerance": 1e-3,
         "eigenvalues": values,
         "residuals": residuals,
         "intervals": bounds,
