@@ -67,6 +67,8 @@ class ComplementTrace(TraceEstimator):
         draw: ``"probe"`` must give Gaussian vectors or, if the subspace stays empty, random signs.
         share: the part of the products that goes into the subspace, by how many there are in all, those of
             the rows taken over included.
+        pays: whether a further row is worth more than a random vector, of which there are so many; without,
+            the subspace gets its whole share. It must know nothing of the random vectors.
         blocks: disjoint ascending slices of coordinates.
         floor: what a product with a unit vector can be wrong by.
         stored: how many random vectors may be kept, each with its product; beyond that the subspace stays
@@ -82,12 +84,14 @@ class ComplementTrace(TraceEstimator):
         goal: Goal,
         *,
         share: Share,
+        pays: Callable[[int], bool] | None = None,
         blocks: Sequence[slice] = (),
         floor: float = 0.0,
         stored: int | None = None,
         diagonal: bool = False,
     ) -> None:
-        self.space, self.draw, self.share = space, draw, share
+        self.space, self.draw, self.share, self._pays = space, draw, share, pays
+        self._decided: tuple[tuple[int, int], bool] | None = None
         self._taken_over = space.rows
         self.stored = goal.budget if stored is None else stored
         if stored is not None and stored < 8:
@@ -102,7 +106,8 @@ class ComplementTrace(TraceEstimator):
         self._keeps_diagonal = diagonal
 
     def _make_room(self) -> None:
-        held = min(self.stored, max(stage.probes for stage in self.stages))
+        most = self.goal.budget if self._pays else max(stage.probes for stage in self.stages)
+        held = min(self.stored, most)
         # Not zeroed: memory that is never touched is never taken.
         shape = (held, self.operator.size)
         self._probes = torch.empty(shape, dtype=self.operator.dtype, device=self.operator.device)
@@ -142,10 +147,27 @@ class ComplementTrace(TraceEstimator):
         return plan
 
     def complete(self, stage: Stage) -> bool:
-        return self.exact or (self.space.rows >= stage.rows and self.probes >= stage.probes)
+        return self.exact or (not self._grows() and self.probes >= self._wanted(stage))
+
+    def _wanted(self, stage: Stage) -> int:
+        """Random vectors of a stage; of the last one also those in place of rows that did not pay."""
+        spared = (stage.rows - self.space.rows) * self.space.cost if stage is self.stages[-1] else 0
+        return stage.probes + spared
+
+    def _grows(self) -> bool:
+        """Whether the next product is one of the subspace."""
+        rows, stage = self.space.rows, self.stage
+        if rows >= stage.rows or self._pays is None or stage.rows == self.operator.size:
+            return rows < stage.rows
+        if self._passing:  # random vectors that are not stored cannot be projected again
+            return False
+        case = rows, self._wanted(stage)
+        if self._decided is None or self._decided[0] != case:
+            self._decided = case, self._pays(case[1])
+        return self._decided[1]
 
     def next_vector(self) -> Tensor:
-        if self.space.rows < self.stage.rows:
+        if self._grows():
             return self.space.next_vector()
         if self._due is None or self._due[0] != self.probes:
             vector = self._on_complement(self.draw("probe", self.probes))
@@ -153,7 +175,7 @@ class ComplementTrace(TraceEstimator):
         return self._due[1]
 
     def take(self, product: Tensor) -> None:
-        if self.space.rows < self.stage.rows:
+        if self._grows():
             self.space.extend(product)
             return
         vector = self.next_vector()

@@ -21,6 +21,7 @@ from landscape.linalg.lanczos import Krylov
 from landscape.linalg.looks import Draw, Goal, Look, TraceEstimator
 from landscape.linalg.operator import Operator
 from landscape.linalg.probes import gaussian, rademacher
+from landscape.linalg.share import row_pays
 from landscape.linalg.subspace import KrylovSpace, Nothing, Sketch
 from landscape.linalg.xtrace import XTrace
 
@@ -79,6 +80,9 @@ def krylov_trace(
 ) -> ComplementTrace:
     """Krylov part plus random vectors on its complement (after Chen & Hallman 2023); the default.
 
+    At most about half of the products go into the Krylov part, fewer where its coefficients say that random
+    vectors are worth more.
+
     Args:
         operator: symmetric, (n, n).
         draw: Gaussian vectors named "start", "fresh", "probe".
@@ -89,14 +93,20 @@ def krylov_trace(
         stored: random vectors kept with their products; see :class:`ComplementTrace`.
         diagonal: whether the diagonal will be asked for although not all of them are stored.
     """
+    pays = None
     if krylov is None:
-        krylov = Krylov.start(operator, draw("start", 0), goal.budget if rows is None else rows)
+        krylov = own = Krylov.start(operator, draw("start", 0), goal.budget if rows is None else rows)
+
+        def pays(probes: int) -> bool:
+            return row_pays(own.relation, operator.size, probes)
+
     return ComplementTrace(
         operator,
         KrylovSpace(krylov, draw),
         draw,
         goal,
         share=krylov_share,
+        pays=pays,
         blocks=blocks,
         floor=floor,
         stored=stored,

@@ -177,11 +177,12 @@ def test_without_a_tolerance_there_is_one_look_with_all_the_risk() -> None:
     assert len(estimator.looks) == 1
 
 
-def test_two_thirds_of_12_products_go_into_krylov_and_half_of_30() -> None:
+def test_two_thirds_of_12_products_at_most_go_into_krylov_and_half_of_30() -> None:
     matrix = rotated(digits_like(300, 1), 1)
-    for budget, split in ((12, (8, 4)), (30, (15, 15)), (120, (60, 60))):
+    for budget, most in ((12, 8), (30, 15), (120, 60)):
         look = finished(make("krylov", matrix, Goal(budget)))
-        assert (look.rows, look.probes) == split
+        assert (look.products, look.rows + look.probes) == (budget, budget)
+        assert most // 2 < look.rows <= most
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -289,7 +290,8 @@ def test_a_subspace_stays_as_it_is_once_vectors_are_not_stored() -> None:
     matrix = rotated(digits_like(300, 1), 1)
     estimator = make("krylov", matrix, Goal(120, tol=1e-9), stored=20)
     look = finished(estimator)
-    assert (look.products, look.rows, look.probes) == (120, 32, 88)
+    assert (look.products, look.rows + look.probes) == (120, 120)
+    assert look.rows <= 32
     assert abs(look.trace - float(matrix.trace())) < 2 * look.half_width
 
 
