@@ -76,14 +76,15 @@ def _resolve(console: Console, checkpoint: Path, given: Given) -> Resolved:
 
 
 def _print(console: Console, result: Result, file: Path) -> None:
-    from .views import print_result, run_object
+    from .views import drawable, print_result, run_object
 
     print_result(console, result)
     provenance = result.provenance
     if provenance is not None:
         console.out(f"seed {provenance.seed}, {'given' if provenance.seed_given else 'drawn'}")
         console.out(f"stored in {shlex.quote(str(file))} as run {provenance.id}")
-        console.out(f"to see it: landscape plot {shlex.quote(str(file))} {provenance.id}")
+        if drawable(result):
+            console.out(f"to see it: landscape plot {shlex.quote(str(file))} {provenance.id}")
     console.emit([run_object(result, file)])
 
 

@@ -387,13 +387,20 @@ class Problem:
         if not bool(torch.isfinite(loss)):
             raise ComputationError(
                 f"the loss is {float(loss.detach())} on {self._not_finite(piece) or where}",
-                do="look at those examples, look for NaN in the weights, or use --dtype float64",
+                found=self._bad_weights(),
+                do="look at those examples (no later ones were tried), or use --dtype float64",
             )
         if not all(bool(torch.isfinite(part).all()) for part in gradient if part is not None):
             raise ComputationError(
                 f"the gradient is not finite on {where} although the loss is",
                 do="look for sqrt, norm or log at zero in the model or the loss",
             )
+
+    def _bad_weights(self) -> str:
+        """The parameters and buffers that are not finite, if there are any."""
+        named = (*self.model.named_parameters(), *self.model.named_buffers())
+        bad = [name for name, tensor in named if not bool(torch.isfinite(tensor).all())]
+        return f"weights that are not finite: {', '.join(bad[:5])}" if bad else ""
 
     def _not_finite(self, piece: Piece) -> str:
         """The examples of a piece whose own loss is not finite, where it is known; else nothing."""

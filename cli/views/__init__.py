@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from landscape.results import DensityResult, EigenResult, Result, TraceResult
 
 from ..console import Console
@@ -10,7 +12,7 @@ from .density import print_density
 from .eigen import print_eigen
 from .trace import print_trace
 
-__all__ = ["advice", "print_provenance", "print_result", "run_object"]
+__all__ = ["advice", "drawable", "print_provenance", "print_result", "run_object"]
 
 #: What a status other than complete means, and what to do about it.
 _ADVICE = {
@@ -28,6 +30,8 @@ _NOT_CONVERGED = {
 
 def advice(result: Result) -> str:
     """What a status other than complete means, and what to do about it."""
+    if isinstance(result, EigenResult) and result.method == "pyhessian" and result.status != "partial":
+        return "pyhessian stops by a rule of its own, farther off than asked for: use --method lanczos"
     if isinstance(result, EigenResult) and result.history is not None and result.status == "not_converged":
         return "the running average has not settled: allow more --max-products, or larger mini-batches"
     if result.status == "not_converged":
@@ -35,6 +39,13 @@ def advice(result: Result) -> str:
             return "there were too few products for an interval: allow more --max-products"
         return _NOT_CONVERGED.get(result.kind, "it is not as accurate as asked for")
     return _ADVICE.get(result.status, "see landscape show")
+
+
+def drawable(result: Result) -> bool:
+    """Whether there is anything to see in a picture yet."""
+    if isinstance(result, EigenResult):
+        return bool(len(result.eigenvalues))
+    return not math.isnan(getattr(result, "trace", 0.0))
 
 
 def print_result(console: Console, result: Result) -> None:

@@ -72,7 +72,9 @@ def matrix_lines(result: MatrixResult) -> Iterator[tuple[str, str]]:
     """Which matrix it is, unless it is the Hessian itself."""
     if result.operator != "hessian":
         draws = (
-            "" if result.label_samples is None else f", {result.label_samples} labels drawn for each example"
+            ""
+            if result.label_samples is None
+            else f", {counted(result.label_samples, 'label')} drawn for each example"
         )
         yield "matrix", f"{result.operator}{draws}"
     if result.rho is None:

@@ -10,9 +10,12 @@ from landscape.results import EigenResult
 
 from ..console import Console
 from ..numbers import at_least, at_most, figure, quotient_interval, value_and_error, with_error
-from .common import cost, floor_line, matrix_lines
+from .common import cost, counted, matrix_lines
 
 __all__ = ["print_eigen"]
+
+#: Matrices whose λmax bounds the step of gradient descent.
+_CURVATURES = ("hessian", "finite-difference")
 
 
 def print_eigen(console: Console, result: EigenResult) -> None:
@@ -31,7 +34,7 @@ def print_eigen(console: Console, result: EigenResult) -> None:
     if result.layers is not None:
         console.table(*_layers(result))
         console.out()
-    if result.peer_eigenvalues is not None:
+    if result.peer_eigenvalues is not None and result.method != "pyhessian":
         console.table(*_peer(result))
         console.out()
     console.pairs(_summary(result))
@@ -59,29 +62,60 @@ def _table(result: EigenResult) -> tuple[list[str], list[list[str]]]:
 
 def _summary(result: EigenResult) -> Iterator[tuple[str, str]]:
     yield from matrix_lines(result)
-    top = result.lambda_max_residual + result.noise_floor
-    bottom = result.lambda_min_residual + result.noise_floor
-    highest, lowest = with_error(result.lambda_max, top), with_error(result.lambda_min, bottom)
-    yield "λmax", f"{highest}, the largest Ritz value: λmax is at least {at_least(result.lambda_max - top)}"
-    yield "λmin", f"{lowest}, the smallest Ritz value: λmin is at most {at_most(result.lambda_min + bottom)}"
+    yield from _ends(result)
     if result.which in ("largest", "both") and _number_from_top(result) >= 5:
         yield "λ1/λ5", _ratio(result)
-    if result.lambda_max > 0:
-        step, limit = (_inverse(numerator, result.lambda_max, top) for numerator in (1, 2))
-        yield "1/λmax", f"{step} (step to the bottom of the sharpest direction)"
-        yield "2/λmax", f"{limit} (largest stable learning rate, local quadratic)"
-    else:
-        yield "1/λmax", "not available: no positive eigenvalue was found"
-    yield floor_line(result)
+    if result.operator in _CURVATURES:
+        yield from _rates(*_top(result))
+    yield (
+        "noise floor",
+        (f"{at_most(result.noise_floor, 2)} (what a product can be wrong by; part of the ± of the pairs)"),
+    )
     yield "missed", _missed(result)
     if result.method == "lanczos":
         yield "repeated", _repeated(result)
     if result.asymmetry is not None:
         yield "asymmetry", f"{figure(result.asymmetry, 2)} (‖M − Mᵀ‖ of the matrix as computed)"
     if result.peer_notes:
-        yield "pyhessian", f"{result.peer_products} products; {result.peer_notes}"
+        yield "pyhessian", f"{counted(result.peer_products or 0, 'product')}; {result.peer_notes}"
     yield "data error", result.standard_error_method
+    for what, file in (("eigenvectors", result.eigenvectors_file), ("Krylov", result.krylov_file)):
+        if file is not None:
+            yield what, f"kept in {file}"
     yield cost(result)
+
+
+def _top(result: EigenResult) -> tuple[float, float]:
+    """(λmax as far as it was found, its error)."""
+    reference, intervals = result.reference_eigenvalues, result.reference_intervals
+    if reference is not None and intervals is not None and len(reference):
+        return float(reference[0]), float(np.diff(intervals[0])[0]) / 2
+    return result.lambda_max, result.lambda_max_residual + result.noise_floor
+
+
+def _ends(result: EigenResult) -> Iterator[tuple[str, str]]:
+    """The ends of the spectrum, as far as the method looks there."""
+    if result.method in ("power", "pyhessian"):
+        return
+    top, error = _top(result)
+    highest = with_error(top, error)
+    yield "λmax", f"{highest}, the largest Ritz value: λmax is at least {at_least(top - error)}"
+    bottom = result.lambda_min_residual + result.noise_floor
+    most = f"λmin is at most {at_most(result.lambda_min + bottom)}"
+    if result.which in ("smallest", "both") or result.method == "dense":
+        yield "λmin", f"{with_error(result.lambda_min, bottom)}, the smallest Ritz value: {most}"
+    else:
+        yield "λmin", f"not looked for; {most} (--which smallest finds it)"
+
+
+def _rates(top: float, error: float) -> Iterator[tuple[str, str]]:
+    """What λmax says about steps of gradient descent."""
+    if top > 0:
+        step, limit = (_inverse(numerator, top, error) for numerator in (1, 2))
+        yield "1/λmax", f"{step} (step to the bottom of the sharpest direction)"
+        yield "2/λmax", f"{limit} (largest stable learning rate, local quadratic)"
+    else:
+        yield "1/λmax", "not available: no positive eigenvalue was found"
 
 
 def _number_from_top(result: EigenResult) -> int:
@@ -110,7 +144,8 @@ def _inverse(numerator: float, value: float, error: float) -> str:
 def _missed(result: EigenResult) -> str:
     """What can be said about a larger (or smaller) eigenvalue that the iteration did not see."""
     if result.missed_epsilon is None:
-        return f"not available: {result.missed_reason or 'it was not recorded'}"
+        reason = result.missed_reason or "it was not recorded"
+        return reason if reason.startswith("not needed") else f"not available: {reason}"
     above, below = result.missed_above, result.missed_below
     bounds = [] if above is None else [f"λmax above {at_most(above)}"]
     bounds += [] if below is None else [f"λmin below {at_least(below)}"]

@@ -26,7 +26,7 @@ _SILENT = {
     "dense": "not needed: these are taken from all the eigenvalues",
 }
 #: Matrices without negative eigenvalues: nothing can be missed below zero.
-_SEMIDEFINITE = ("gauss-newton", "fisher", "empirical-fisher", "noise")
+_SEMIDEFINITE = ("fisher", "empirical-fisher", "noise")
 
 
 def eigen_result(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
@@ -92,7 +92,7 @@ def _missed(problem: Problem, settings: Settings, c: dict[str, Any], floor: floa
         return {"missed_reason": _SILENT[settings.method]}
     missed = missed_value(c["first_top"], c["first_bottom"], problem.size, c["first_steps"])
     if missed is None:
-        few = f"{c['first_steps']} products before the first restart are too few for a statement"
+        few = f"{c['first_steps']} products are too few for a statement"
         return {"missed_reason": few}
     return {
         "missed_epsilon": missed[0],

@@ -35,6 +35,8 @@ from landscape.results import EigenResult, Result, TraceResult
 __all__ = ["TraceWork", "trace_result"]
 
 CONFIDENCE = 0.95
+#: Random vectors below which Frobenius norm and effective dimension get no interval: it covered 90 % there.
+_FEWEST = 8
 #: What a look says, as it is saved.
 _FIGURES = (
     *("products", "rows", "probes", "trace", "half_width", "frobenius", "frobenius_low", "frobenius_high"),
@@ -234,9 +236,9 @@ def trace_result(problem: Problem, settings: Settings, saved: Saved) -> TraceRes
         taken_over=c["taken_over"],
         probes=probes,
         frobenius=last["frobenius"],
-        frobenius_interval=np.array([last["frobenius_low"], last["frobenius_high"]]),
+        frobenius_interval=_enough(probes, last, "frobenius"),
         effective_dimension=last["participation"],
-        effective_dimension_interval=np.array([last["participation_low"], last["participation_high"]]),
+        effective_dimension_interval=_enough(probes, last, "participation"),
         look_products=np.array([look["products"] for look in looks]),
         look_traces=np.array([look["trace"] for look in looks]),
         look_half_widths=np.array([look["half_width"] for look in looks]),
@@ -252,6 +254,13 @@ def _reason(products: int, probes: int) -> str:
     spent = f"{products} product{'' if products == 1 else 's'}"
     found = "no random vector" if probes == 0 else "one random vector"
     return f"{spent} gave {found}, and an interval takes at least 2"
+
+
+def _enough(probes: int, last: Mapping[str, float], name: str) -> np.ndarray:
+    """An interval of a nonlinear function of the estimates; a few random vectors are not enough for one."""
+    if 0 < probes < _FEWEST:
+        return np.full(2, math.nan)
+    return np.array([last[f"{name}_low"], last[f"{name}_high"]])
 
 
 def _layer_fields(problem: Problem, figures: np.ndarray) -> dict[str, Any]:

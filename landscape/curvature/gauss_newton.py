@@ -36,7 +36,7 @@ class GaussNewtonOperator(JacobianOperator):
     def __init__(self, problem: Problem, strategy: Strategy) -> None:
         super().__init__(problem, strategy, semidefinite=problem.weight_decay >= 0)
         if problem.loss.whole:
-            raise _unsuitable(f"the loss {problem.loss.name} takes (model, batch)")
+            raise _unsuitable(f"{problem.loss.name}, a loss that takes (model, batch)")
         self._loss = _of_outputs(problem.loss)
         self._longest = 0.0
 

@@ -14,6 +14,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation
 
 __all__ = [
+    "CURVATURES",
     "legend_below",
     "matrix_name",
     "panel_below",
@@ -21,6 +22,7 @@ __all__ = [
     "sentence",
     "shown",
     "text_width",
+    "unit",
     "with_error",
 ]
 
@@ -41,6 +43,16 @@ _NAMES = {
 def matrix_name(operator: str) -> str:
     """The matrix, as within a sentence."""
     return _NAMES.get(operator, operator)
+
+
+#: Matrices whose λmax bounds the step of gradient descent.
+CURVATURES = ("hessian", "finite-difference")
+
+
+def unit(operator: str) -> str:
+    """The unit of its eigenvalues: second moments of gradients are in squares of the loss."""
+    squares = operator in ("fisher", "empirical-fisher", "noise")
+    return "loss² / weight²" if squares else "loss / weight²"
 
 
 def sentence(operator: str) -> str:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, SymmetricalLogLocator
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
-from landscape.plots.panels import sentence
+from landscape.plots.panels import CURVATURES, sentence, unit
 from landscape.plots.style import BLACK, BLUE, GREEN, GREY, VERMILLION, caption, new_figure, style
 from landscape.results import EigenResult
 
@@ -52,6 +52,12 @@ def spectrum(result: EigenResult, ax: Axes | None = None, *, learning_rate: floa
     """
     if learning_rate is not None and not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise InputError("the learning rate must be positive and finite", found=repr(learning_rate))
+    if learning_rate is not None and result.operator not in CURVATURES:
+        raise InputError(
+            "2/η says something about the Hessian alone",
+            found=result.operator,
+            do="leave --learning-rate out",
+        )
     with style():
         ax = new_figure().add_subplot() if ax is None else ax
         ax.margins(y=0.08)
@@ -169,8 +175,7 @@ def _indices(count: int) -> list[int]:
 
 
 def _words(ax: Axes, result: EigenResult, count: int) -> None:
-    unit = next(q.unit for q in result.quantities() if q.name == "eigenvalues")
-    ax.set_ylabel(f"{sentence(result.operator)} eigenvalue λ ({unit})")
+    ax.set_ylabel(f"{sentence(result.operator)} eigenvalue λ ({unit(result.operator)})")
     ax.set_xlabel("Index, largest eigenvalue first")
     ax.set_xlim(0.5 - 0.02 * count, max(count, 1) + 0.5 + 0.02 * count)
     ax.set_xticks(_indices(count))

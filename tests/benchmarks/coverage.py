@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.coverage [MATRIX ...] [--methods krylov xtrace] [--digits FILE]
 
-Each repetition is one run per method that looks wherever one of the commands below would have looked; what a
-command would have reported follows from its own looks alone, with the risk it would have spent on each. The
-repetitions of a method go in step, so that a product of all of them is one matrix product. ``digits`` wants a
-file with the dense float64 Hessian (n, n) of examples/digits/mlp-sgd.pt.
+Each repetition is a run of the command to its end. The repetitions of a command go in step, so that a product
+of all of them is one matrix product. ``digits`` wants a file with the dense float64 Hessian (n, n) of
+examples/digits/mlp-sgd.pt. Commands that are not done after ``--simulated`` products in every repetition are
+left out.
 
 *Cover*: share of repetitions whose interval holds the truth; *layers*: the lowest share among the blocks.
 *Rms* and *width*: root mean square error and mean half-width, relative to the trace (``near zero``: to
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +26,7 @@ import torch
 from scipy.special import bdtr
 from torch import Tensor
 
-from landscape.linalg.looks import Look, Stage, TraceEstimator, quantile
+from landscape.linalg.looks import Look, TraceEstimator
 from landscape.linalg.operator import MatrixOperator
 from landscape.linalg.trace import METHODS, Goal, draws, hutchinson, hutchpp, krylov_trace, xtrace
 from tests.support.spectra import digits_like, rotated
@@ -39,8 +39,8 @@ MAKE: dict[str, Callable[..., TraceEstimator]] = {
 }
 BUDGETS = (12, 30, 60, 120)
 TOLERANCES = (0.1, 0.03, 0.01)
-#: What a command may spend that stops by its tolerance, and what is simulated of it.
-LIMIT, SIMULATED = 1000, 128
+#: What a command may spend that stops by its tolerance.
+LIMIT = 1000
 #: Disjoint blocks of the synthetic matrices; part of the coordinates belongs to none.
 BLOCKS = (slice(0, 20), slice(20, 120), slice(120, 400), slice(420, 500))
 DIGITS = (4096, 64, 2048, 32, 320, 10)
@@ -112,7 +112,7 @@ def digits(path: str) -> Case:
 
 
 def goals(case: Case) -> dict[str, Goal]:
-    """The commands whose intervals are looked at."""
+    """The commands."""
     named = {f"{budget} products": Goal(budget) for budget in BUDGETS}
     for tol in TOLERANCES:
         goal = Goal(LIMIT, atol=tol * case.scale) if case.absolute else Goal(LIMIT, tol=tol)
@@ -120,59 +120,43 @@ def goals(case: Case) -> dict[str, Goal]:
     return named
 
 
-def in_step(matrix: Tensor, estimators: Sequence[TraceEstimator]) -> None:
+def in_step(matrix: Tensor, estimators: Sequence[TraceEstimator], simulated: int) -> None:
     """Run them all to their ends, one matrix product for each step of all."""
-    while due := [one for one in estimators if not one.done]:
+    while due := [one for one in estimators if not one.done and one.products < simulated]:
         products = torch.stack([one.next_vector() for one in due]) @ matrix
         for one, product in zip(due, products, strict=True):
             one.extend(product)
 
 
 def runs(
-    case: Case, method: str, plans: Sequence[Sequence[Stage]], repetitions: int, together: int = 50
-) -> Iterator[dict[tuple[int, int], Look]]:
-    """Looks of each repetition by (rows, probes), at all stages of the ``plans`` that are simulated."""
+    case: Case, method: str, goal: Goal, repetitions: int, simulated: int, together: int = 100
+) -> list[tuple[list[Look], bool]]:
+    """The looks of each repetition, and whether it came to its end."""
     n, operator = len(case.matrix), MatrixOperator(case.matrix)
     options: dict[str, Any] = {} if method == "xtrace" else {"blocks": case.blocks}
-    points = sorted({(stage.rows, stage.probes) for plan in plans for stage in plan})
+    found = []
     for first in range(0, repetitions, together):
         batch = [
-            MAKE[method](operator, draws(n, seed, method), Goal(SIMULATED), **options)
+            MAKE[method](operator, draws(n, seed, method), goal, **options)
             for seed in range(first, min(first + together, repetitions))
         ]
-        last = batch[0].stages[-1]
-        for one in batch:
-            one.stages = [Stage(*p, 0.05) for p in points if p[0] <= last.rows and p[1] <= last.probes]
-        in_step(case.matrix, batch)
-        yield from ({(look.rows, look.probes): look for look in one.looks} for one in batch)
+        in_step(case.matrix, batch, simulated)
+        found += [(one.looks, one.done) for one in batch]
+    return found
 
 
-def reported(looks: dict[tuple[int, int], Look], plan: Sequence[Stage], goal: Goal) -> Look | None:
-    """The look at which a command would have stopped; None if that is further than was simulated."""
-    for stage in plan:
-        look = looks.get((stage.rows, stage.probes))
-        if look is None:
-            return None
-        wider = quantile(look.probes, stage.risk) / quantile(look.probes, 0.05)
-        look = replace(
-            look, half_width=look.half_width * wider, layer_half_widths=look.layer_half_widths * wider
-        )
-        if goal.reached(look) or stage is plan[-1]:
-            return look
-    return None
+def commands(case: Case, method: str, repetitions: int, simulated: int) -> Iterator[tuple[str, list[Look]]]:
+    """What each command reports in each repetition."""
+    for text, goal in goals(case).items():
+        every = runs(case, method, goal, repetitions, max(simulated, goal.budget if not goal.can_stop else 0))
+        if all(done for _, done in every):
+            yield text, [looks[-1] for looks, _ in every]
 
 
-def table(name: str, case: Case, method: str, repetitions: int) -> Iterator[Row]:
+def table(name: str, case: Case, method: str, repetitions: int, simulated: int = LIMIT) -> Iterator[Row]:
     """All commands with one method on one matrix."""
-    commands = goals(case)
-    operator, draw = MatrixOperator(case.matrix), draws(len(case.matrix), 0, method)
-    plans = {text: MAKE[method](operator, draw, goal).stages for text, goal in commands.items()}
-    every = list(runs(case, method, list(plans.values()), repetitions))
     truth = case.traces
-    for text, goal in commands.items():
-        found = [look for looks in every if (look := reported(looks, plans[text], goal)) is not None]
-        if len(found) < 0.5 * repetitions:
-            continue
+    for text, found in commands(case, method, repetitions, simulated):
         values = np.array([[look.trace, *look.layers] for look in found])
         widths = np.array([[look.half_width, *look.layer_half_widths] for look in found])
         errors = values - truth[: values.shape[1]]
@@ -197,6 +181,7 @@ def main() -> None:
     parser.add_argument("matrices", nargs="*")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--repetitions", type=int, default=400)
+    parser.add_argument("--simulated", type=int, default=LIMIT)
     parser.add_argument("--digits", metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -208,7 +193,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in options.matrices or cases:
         for method in options.methods:
-            for row in table(name, cases[name], method, options.repetitions):
+            for row in table(name, cases[name], method, options.repetitions, options.simulated):
                 layers = "–" if method == "xtrace" else f"{row.layers:.1%}"
                 verdict = "" if row.passes(cells) else "fails"
                 figures = f"{row.rms:.2%} | {row.width:.2%} | {row.products:.0f} | {row.repetitions}"
