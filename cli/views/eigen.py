@@ -229,8 +229,8 @@ def _average(result: EigenResult) -> Iterator[tuple[str, str]]:
                 f"{figure(100 * result.gradient_share)} % of ‖g‖² lies in the space of the top {k}",
             )
     rate = (
-        "not available: ‖v‖ is 0"
-        if not length
+        "not available: there is nothing to perturb along, or ‖v‖ is 0"
+        if result.learning_rate is None
         else f"{figure(result.learning_rate)} (the step that the method proposes)"
     )
     yield "1/‖v‖", rate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,9 @@ from landscape.analyses.base import Saved, Start, State
 from landscape.analyses.density import Settings
 from landscape.analyses.work import MatrixWork, common_fields, itemsize
 from landscape.linalg.density import Quadrature, Rule, probe, quadrature
-from landscape.linalg.lanczos import Krylov
+from landscape.linalg.lanczos import Krylov, inner
 from landscape.linalg.noise import noise_floor
-from landscape.linalg.operator import Operator
+from landscape.linalg.operator import Operator, norm
 from landscape.linalg.probes import gaussian
 from landscape.parameters import layers
 from landscape.problem import Problem
@@ -40,6 +40,7 @@ class DensityWork(MatrixWork):
         groups = list(layers(problem.selection.layout).values()) if settings.per_layer else []
         self.sections: list[Operator] = [self.operator, *(self.operator.block(g) for g in groups)]
         self.relations: dict[tuple[int, int], np.ndarray] = {}
+        self.overlaps: dict[tuple[int, int], np.ndarray] = {}
         self.krylov: Krylov | None = None
         if start.saved is None:
             self.counters |= {"errors": [0.0] * len(self.sections), "floors": [0.0] * len(self.sections)}
@@ -49,6 +50,7 @@ class DensityWork(MatrixWork):
             if name.startswith("relation_"):
                 _, section, row = name.split("_")
                 self.relations[int(section), int(row)] = array
+                self.overlaps[int(section), int(row)] = start.saved.arrays[f"overlap_{section}_{row}"]
         if "basis" in start.saved.arrays:
             self._restore(start.saved.arrays)
 
@@ -76,6 +78,11 @@ class DensityWork(MatrixWork):
             floor(krylov)
             yield self._state(f"probe {row + 1} of {self.settings.probes}" + (", layers" if section else ""))
         self.relations[section, row] = krylov.relation.copy()
+        following = gaussian(
+            operator.size, self.seed, "density", section, (row + 1) % self.settings.probes, 0
+        )
+        unit = (following / norm(following)).to(krylov.basis.device)
+        self.overlaps[section, row] = inner(unit[None], krylov.basis[: krylov.steps])[0].cpu().numpy()
         self.krylov = None
 
     def _floor(self, section: int, operator: Operator, krylov: Krylov) -> float:
@@ -95,6 +102,7 @@ class DensityWork(MatrixWork):
 
     def _save(self) -> Saved:
         arrays = {f"relation_{section}_{row}": a for (section, row), a in self.relations.items()}
+        arrays |= {f"overlap_{section}_{row}": a for (section, row), a in self.overlaps.items()}
         counters = {**self.counters, "probes": len(self.relations)}
         krylov = self.krylov
         if krylov is not None and krylov.steps:
@@ -156,8 +164,10 @@ def density_result(problem: Problem, settings: Settings, saved: Saved) -> Densit
     }
     if not own:
         return DensityResult(**common, **_nothing())
-    found = quadrature(own, problem.size, c["floor"])
-    return DensityResult(**common, **_figures(found, settings, c["floor"]), **_layers(problem, relations, c))
+    found = quadrature(own, problem.size, c["floor"], _overlaps(saved, 0, len(own), settings.probes))
+    return DensityResult(
+        **common, **_figures(found, settings, c["floor"]), **_layers(problem, settings, saved)
+    )
 
 
 def _relations(saved: Saved) -> dict[int, list[np.ndarray]]:
@@ -221,26 +231,37 @@ def _effective_dimension(found: Quadrature, z: float, unknown: float) -> dict[st
     }
 
 
-def _layers(
-    problem: Problem, relations: Mapping[int, Sequence[np.ndarray]], c: Mapping[str, Any]
-) -> dict[str, Any]:
+def _overlaps(saved: Saved, section: int, rows: int, probes: int) -> list[np.ndarray] | None:
+    """What each probe saw of the next one's start, once all probes of a section are done."""
+    if rows < max(2, probes):
+        return None
+    return [saved.arrays[f"overlap_{section}_{row}"] for row in range(rows)]
+
+
+def _layers(problem: Problem, settings: Settings, saved: Saved) -> dict[str, Any]:
     """The density of each layer's block, rows padded to one length."""
-    groups = list(layers(problem.selection.layout).items())
-    sections = [section for section in relations if section > 0]
+    relations, layout = _relations(saved), problem.selection.layout
+    groups, c = list(layers(layout).items()), saved.counters
+    sections = sorted(section for section in relations if section > 0)
     if not sections:
         return {}
-    layout = problem.selection.layout
     found = [
-        quadrature(relations[s], layout.count(groups[s - 1][1]), c["floors"][s]) for s in sorted(sections)
+        quadrature(
+            relations[s],
+            layout.count(groups[s - 1][1]),
+            c["floors"][s],
+            _overlaps(saved, s, len(relations[s]), settings.probes),
+        )
+        for s in sections
     ]
-    rows = max(len(one.nodes) for one in found)
     width = max(one.nodes.shape[1] for one in found)
-    nodes: np.ma.MaskedArray = np.ma.MaskedArray(np.zeros((len(found), rows, width)), mask=True)
+    shape = (len(found), len(relations[0]), width)
+    nodes: np.ma.MaskedArray = np.ma.MaskedArray(np.zeros(shape), mask=True)
     weights = nodes.copy()
     for i, one in enumerate(found):
         p, m = one.nodes.shape
         nodes[i, :p, :m], weights[i, :p, :m] = one.nodes, one.weights
-    names = [groups[s - 1][0] for s in sorted(sections)]
+    names = [groups[s - 1][0] for s in sections]
     return {"layers": np.array(names, dtype=object), "layer_nodes": nodes, "layer_weights": weights}
 
 

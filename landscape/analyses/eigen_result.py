@@ -131,7 +131,7 @@ def _average(settings: Settings, c: dict[str, Any], a: dict[str, np.ndarray]) ->
         "history": a["average_norms"][1:],
         "rayleigh": a["average_rayleigh"][1:],
         "evaluation_residuals": a["average_residuals"][1:],
-        "learning_rate": (1 / length if length > 0 else math.inf) if iterations else None,
+        "learning_rate": 1 / length if iterations and length > 0 and a["average_lengths"][-1] > 0 else None,
         "bound": bound,
     }
     if "reference_values" in a:

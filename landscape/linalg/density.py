@@ -9,10 +9,11 @@ Yang 2016; Ubaru, Chen & Saad 2017). Three things are added here.
 stands for an eigenvalue, which is off by about r²/d, a ten-thousandth of d. Its measured weight is a χ²₁
 variable over n; its true one is 1/n, and the rest of the rule shares the rest of the mass, in the measured
 proportions: v without its components along known eigenvectors is uniform on the sphere of their complement,
-so what is left is unbiased there. Where the measured weight is too large for a single eigenvalue (beyond the
-99.9 % point of χ², summed over the probes that found the value) the eigenvalue is repeated, and the measured
-weight stays. The error: an eigenvalue of multiplicity k that passes as a single one lacks (k − 1)/n, and one
-single eigenvalue in a thousand keeps its measured weight.
+so what is left is unbiased there. An eigenvalue is repeated, and keeps its measured weight, where that weight
+is too large for a single one (beyond the 99.9 % point of χ², summed over the probes that found it), where a
+probe found several vectors of it, or where two probes found different ones (:func:`_same_vector`). With a
+single probe only the weight tells. The error: an eigenvalue of multiplicity k that passes as a single one
+lacks (k − 1)/n, and one single eigenvalue in a thousand keeps its measured weight.
 
 **Two depths.** The Gauss rule of m − 1 steps comes with that of m for nothing. Their nodes interlace, their
 cumulative weights are off in opposite directions, and their mean is closer to the measure than either: the
@@ -29,9 +30,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.stats
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape.linalg.eigenpairs import ritz_pairs
 from landscape.linalg.gauss import (
     Floats,
     Function,
@@ -209,12 +212,20 @@ def probe(
             return
 
 
-def quadrature(relations: Sequence[np.ndarray], size: int, floor: float = 0.0) -> Quadrature:
+def quadrature(
+    relations: Sequence[np.ndarray],
+    size: int,
+    floor: float = 0.0,
+    overlaps: Sequence[Floats] | None = None,
+) -> Quadrature:
     """The density from each probe's H̄, (m + 1, m) float64 (:attr:`Krylov.relation`).
 
     Args:
         size: n.
         floor: what a product can be wrong by, added to each residual.
+        overlaps: of each probe, the inner products (m,) of its basis with the next probe's start vector, of
+            unit length (after the last comes the first); of two probes at least. They tell repeated
+            eigenvalues from single ones.
     """
     if not relations:
         raise ValueError("a density needs at least one probe")
@@ -223,7 +234,8 @@ def quadrature(relations: Sequence[np.ndarray], size: int, floor: float = 0.0) -
         _converged(nodes, residuals, relation, floor)
         for (nodes, _, residuals), relation in zip(found, relations, strict=True)
     ]
-    outliers, single = _outliers(found, converged, size, floor)
+    seen = [None] * len(found) if overlaps is None else list(map(_seen, relations, overlaps, found))
+    outliers, single = _outliers(found, converged, size, floor, seen)
     rules = [
         _rules(relation, rule, known, alone, size, floor)
         for relation, rule, known, alone in zip(relations, found, converged, single, strict=True)
@@ -263,6 +275,7 @@ def _outliers(
     converged: Sequence[NDArray[np.bool_]],
     size: int,
     floor: float,
+    seen: Sequence[Floats | None],
 ) -> tuple[Outliers, list[NDArray[np.bool_]]]:
     """The eigenvalues found, each once, and which nodes of each probe stand for a single one."""
     single = [known.copy() for known in converged]
@@ -271,7 +284,8 @@ def _outliers(
         best = min(group, key=lambda at: found[at[0]][2][at[1]])
         mass = sum(found[i][1][j] for i, j in group)
         whole = any(len(single[i]) == size for i, _ in group)  # as many values as dimensions
-        repeated = not whole and size * mass > scipy.stats.chi2.isf(_CHANCE, len(group))
+        heavy = size * mass > scipy.stats.chi2.isf(_CHANCE, len(group))
+        repeated = not whole and (heavy or not _same_vector(found, seen, group, size))
         if repeated:
             for i, j in group:
                 single[i][j] = False
@@ -284,6 +298,46 @@ def _outliers(
     order = np.argsort(-np.array(values), kind="stable")
     arrays = (np.array(column, dtype=np.float64)[order] for column in (values, residuals, weights))
     return Outliers(*arrays), single
+
+
+def _seen(relation: np.ndarray, overlap: Floats, found: tuple[Floats, Floats, Floats]) -> Floats:
+    """Squared component of the next start vector along each node's vector; NaN where there are several."""
+    steps = relation.shape[1]
+    pairs = ritz_pairs(Krylov(torch.empty(0), relation, np.zeros(steps), steps))
+    squares = (pairs.coordinates.T @ overlap) ** 2
+    node = np.abs(pairs.values[:, None] - found[0]).argmin(axis=1)
+    components: Floats = np.bincount(node, squares, len(found[0])).astype(np.float64)
+    components[np.bincount(node, minlength=len(found[0])) > 1] = np.nan
+    return components
+
+
+def _same_vector(
+    found: Sequence[tuple[Floats, Floats, Floats]],
+    seen: Sequence[Floats | None],
+    group: Sequence[tuple[int, int]],
+    size: int,
+) -> bool:
+    """Whether the probes of a group found one and the same vector, as they must of a single eigenvalue.
+
+    Of a repeated one each probe finds the vector nearest to its own start. So the next start's component
+    along this probe's vector is less than that along its own, which is the root of its weight: they agree
+    to a thousandth, and what the residuals allow, with a chance of 3 % for a twofold eigenvalue.
+    """
+    nodes = dict(group)
+    for i, j in group:
+        here, following = seen[i], (i + 1) % len(found)
+        if here is None:
+            continue
+        if np.isnan(here[j]):  # rounding brought in a second vector of the same eigenvalue
+            return False
+        if following not in nodes:
+            continue
+        there = found[following][1][nodes[following]]
+        spread = sum(found[a][2][b] / max(distances(found[a][0])[b], 1e-300) for a, b in group)
+        allowed = (1e-3 + 5 * spread) * max(there, 1 / size) ** 0.5
+        if abs(here[j] ** 0.5 - there**0.5) > allowed:
+            return False
+    return True
 
 
 def _but_zero(nodes: Floats, floor: float) -> NDArray[np.bool_]:

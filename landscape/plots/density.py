@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from landscape.errors import InputError
 from landscape.plots.bars import layers_shown, short_names
-from landscape.plots.panels import plain, sentence
+from landscape.plots.panels import plain, sentence, unit
 from landscape.plots.style import BLACK, BLUE, GREEN, GREY, VERMILLION, caption, new_figure, style
 from landscape.results.density import DensityResult, kernel_widths, smoothed
 
@@ -47,7 +47,7 @@ def density(result: DensityResult, ax: Axes | None = None, *, bandwidth: float |
         curves = 0 if result.layers is None else min(len(result.layers), _CURVES)
         ax = new_figure(6.4, 4.4 + 0.1 * curves).add_subplot() if ax is None else ax
         ax.set_title(caption(result), loc="left")
-        ax.set_xlabel(f"{sentence(result.operator)} eigenvalue λ ({_unit(result)})")
+        ax.set_xlabel(f"{sentence(result.operator)} eigenvalue λ ({unit(result.operator)})")
         ax.set_ylabel("Density (share of eigenvalues per unit of λ)")
         if np.isfinite([result.lambda_min, result.lambda_max]).all():
             _draw(ax, result, bandwidth)
@@ -176,10 +176,6 @@ def _label(result: DensityResult) -> str:
     counted = f"{probes} probe{'s' if probes != 1 else ''} × {result.steps} steps"
     bound = float(np.max(result.wasserstein_bound))
     return f"bulk: {counted}, {result.products} products,\nWasserstein-1 error of a probe ≤ {bound:.2g}"
-
-
-def _unit(result: DensityResult) -> str:
-    return next(q.unit for q in result.quantities() if q.name == "nodes")
 
 
 def _title(result: DensityResult) -> str | None:

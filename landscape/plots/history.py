@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
-from landscape.plots.panels import panel_below, plain, sentence, shown
+from landscape.plots.panels import panel_below, plain, sentence, shown, unit
 from landscape.plots.style import BLACK, BLUE, GREEN, GREY, VERMILLION, caption, new_figure, style
 from landscape.results import EigenResult
 
@@ -75,8 +75,7 @@ def _draw(ax: Axes, result: EigenResult) -> None:
     if (quotients[known] < 0).any():
         ax.axhline(0.0, color=GREY, linewidth=0.6, zorder=0)
     _scale(ax, np.concatenate([norms, quotients[known]]))
-    unit = next(q.unit for q in result.quantities() if q.name == "history")
-    ax.set_ylabel(f"{sentence(result.operator)} curvature ({unit})")
+    ax.set_ylabel(f"{sentence(result.operator)} curvature ({unit(result.operator)})")
     ax.set_title(f"{caption(result)}\n{_verdict(result, norms)}", loc="left")
 
 

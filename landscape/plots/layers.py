@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from landscape.errors import InputError
 from landscape.plots.bars import Rows, bars, finite_or_nan, height, layers_shown, left
-from landscape.plots.panels import legend_below, matrix_name, panel_below, shown
+from landscape.plots.panels import legend_below, matrix_name, panel_below, shown, unit
 from landscape.plots.spectrum import spectrum
 from landscape.plots.style import caption, new_figure, style
 from landscape.results import EigenResult
@@ -88,12 +88,11 @@ def _title(result: EigenResult) -> str:
 
 
 def _words(ax: Axes, result: EigenResult, rows: Rows) -> None:
-    unit = next(q.unit for q in result.quantities() if q.name == "layer_eigenvalues")
     which = {
         "both": "Extreme eigenvalues",
         "smallest": "Smallest eigenvalue",
         "largest": "Largest eigenvalue",
     }
     what = which.get(result.which, "Eigenvalue of largest size")
-    ax.set_xlabel(f"{what} of the block ({unit})")
+    ax.set_xlabel(f"{what} of the block ({unit(result.operator)})")
     legend_below(ax, left=left(rows))

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from landscape.plots.bars import Rows, bars, finite_or_nan, height, layers_shown, left
-from landscape.plots.panels import legend_below, matrix_name, panel_below, plain, with_error
+from landscape.plots.panels import legend_below, matrix_name, panel_below, plain, unit, with_error
 from landscape.plots.style import BLACK, BLUE, GREY, caption, new_figure, style
 from landscape.results import TraceResult
 
@@ -40,14 +40,10 @@ def trace(result: TraceResult, ax: Axes | None = None) -> Axes:
         if rows and lower is not None:
             bars(lower, rows)
             lower.set_title(f"Each layer's block{_shares(result)}", loc="left")
-            lower.set_xlabel(f"Trace of the block ({_unit(result)})")
+            lower.set_xlabel(f"Trace of the block ({unit(result.operator)})")
             legend_below(lower, left=left(rows))
         legend_below(ax, left=left(rows) if rows else 0.0)
     return ax
-
-
-def _unit(result: TraceResult) -> str:
-    return next(q.unit for q in result.quantities() if q.name == "trace")
 
 
 def _looks(ax: Axes, result: TraceResult) -> None:
@@ -92,7 +88,7 @@ def _axes(ax: Axes, result: TraceResult, products: Floats) -> None:
     ax.set_xlabel(f"Products with the matrix (method: {result.method})")
     name = matrix_name(result.operator)
     gap = " " if len(name) <= 16 else "\n"
-    ax.set_ylabel(f"Trace of the{gap}{name}\n({_unit(result)})")
+    ax.set_ylabel(f"Trace of the{gap}{name}\n({unit(result.operator)})")
     ax.margins(y=0.1)
     ax.yaxis.set_major_formatter(FuncFormatter(plain))
     ax.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import landscape
+from landscape.analyses import density
 from landscape.analyses.base import Start
 from landscape.analyses.density import Settings
 from landscape.errors import ConfigurationError, Interrupted
@@ -322,3 +323,33 @@ def test_ctrl_c_keeps_what_was_done_in_the_file(step: int, tmp_path: Path) -> No
     whole = execute("density", small_problem(batch_size=16), settings, RunSettings(seed=3), store=False)
     assert_same_bits(result, whole)
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("outputs", [2, 3])
+def test_repeated_eigenvalues_are_not_taken_for_single_ones(outputs: int) -> None:
+    """A linear model with several outputs: each eigenvalue is as many times there as there are outputs."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(200, 40, generator=generator) / torch.arange(1, 41)
+    targets = torch.randn(200, outputs, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Linear(40, outputs, bias=False)
+    problem = Problem(model, "mse", (inputs, targets), dtype="float64", batch_size=200)
+    values = np.repeat(eigenvalues((2 / (200 * outputs) * inputs.T @ inputs).double()), outputs)
+    held = 0
+    for seed in range(12):
+        result = landscape.density(problem, steps=30, seed=seed)
+        assert abs(result.trace - values.sum()) < 4 * result.trace_error
+        held += bool(result.trace_interval[0] <= values.sum() <= result.trace_interval[1])
+        assert float(result.outlier_weights.max()) > 1.5 / problem.size
+    assert held >= 9
+
+
+def test_a_time_limit_among_the_layers_keeps_what_there_is() -> None:
+    settings, start = Settings(probes=2, steps=6, per_layer=True), Start(3)
+    whole, states = carried_out("density", small_problem(batch_size=16), settings, start)
+    assert isinstance(whole, DensityResult)
+    for begun in states[len(states) // 3 :]:
+        assert begun.saved is not None
+        partial = density.finish(small_problem(batch_size=16), settings, begun.saved)
+        assert partial.layers is None or partial.layer_nodes.shape[1] == 2  # type: ignore[union-attr]

@@ -39,7 +39,9 @@ def test_the_table_shows_digits_that_the_interval_supports(capsys: pytest.Captur
 def test_bounds_rates_and_ratio(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys)
     assert "λmax         12.3456 ± 0.0021, the largest Ritz value: λmax is at least 12.34\n" in text
-    assert "λmin         -0.250 ± 0.011, the smallest Ritz value: λmin is at most -0.2399\n" in text
+    assert "λmin         not looked for; λmin is at most -0.2399 (--which smallest finds it)\n" in text
+    both = printed(capsys, which="both")
+    assert "λmin         -0.250 ± 0.011, the smallest Ritz value: λmin is at most -0.2399\n" in both
     assert "1/λmax       0.081001 ± 0.000015" in text
     assert "2/λmax       0.162001 ± 0.000028" in text
     assert "λ1/λ5        12.346 ± 0.028 (of the pairs above)" in text

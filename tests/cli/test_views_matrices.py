@@ -33,7 +33,7 @@ def without_interval(**changes: Any) -> Result:
 def test_a_trace_with_its_interval_and_its_layers(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, trace_result())
     assert "trace        12.00 ± 0.25 (95 % interval, ± 2.1 %)\n" in text
-    assert "Frobenius    9.50 ± 0.25, √Σλ²\n" in text
+    assert "Frobenius    9.50 ± 0.25, √Σλ² (95 %)\n" in text
     assert "dimension    1.50 ± 0.11, " in text
     assert (
         "krylov: exact on 15 dimensions (5 of them from a stored run), 15 random vectors for the rest" in text
