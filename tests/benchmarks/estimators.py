@@ -82,9 +82,9 @@ class Figures:
         )
 
 
-def our_trace(work: Workload, *, seed: int) -> Estimate:
+def our_trace(work: Workload, *, seed: int, **goal: float) -> Estimate:
     """``landscape.trace`` as a user calls it: loss, gradient and choice of strategy included."""
-    found = landscape.trace(_problem(work), tol=TRACE, seed=seed)
+    found = landscape.trace(_problem(work), seed=seed, **goal)
     return Estimate(float(found.trace), found.products)
 
 
@@ -107,7 +107,8 @@ def traces() -> dict[str, list[Callable[..., Estimate]]]:
         return [partial(estimator, budget=budget, method=method) for budget in BUDGETS]
 
     return {
-        "landscape, tol 1 %": [our_trace],
+        "landscape, 95 % interval of 1 %": [partial(our_trace, tol=TRACE)],
+        "landscape, fixed budgets": [partial(our_trace, tol=0.0, max_products=b) for b in BUDGETS],
         "pyhessian, defaults": [pyhessian_trace],
         "pyhessian, fixed budgets": [partial(pyhessian_trace, max_products=b, tol=0) for b in BUDGETS],
         "hessian-eigenthings, Hutchinson": growing(eigenthings_trace, "hutchinson"),
