@@ -27,7 +27,27 @@ def print_density(console: Console, result: DensityResult) -> None:
     if len(result.outliers):
         console.table(*_outliers(result))
         console.out()
+    if result.layer_traces is not None:
+        console.table(*_layers(result))
+        console.out()
     console.pairs(_summary(result))
+
+
+def _layers(result: DensityResult) -> tuple[list[str], list[list[str]]]:
+    """What the density of each layer's own block says."""
+    assert result.layers is not None
+    assert result.layer_parameters is not None
+    assert result.layer_traces is not None
+    assert result.layer_trace_errors is not None
+    assert result.layer_ends is not None
+    assert result.layer_end_errors is not None
+    rows = []
+    for i, layer in enumerate(result.layers):
+        trace, half = value_and_error(float(result.layer_traces[i]), 2 * float(result.layer_trace_errors[i]))
+        ends = zip(result.layer_ends[i], result.layer_end_errors[i], strict=True)
+        highest, lowest = (with_error(float(value), float(error)) for value, error in ends)
+        rows.append([str(layer), str(result.layer_parameters[i]), trace, half, highest, lowest])
+    return ["layer", "parameters", "trace of its block", "± (95 %)", "λmax", "λmin"], rows
 
 
 def _outliers(result: DensityResult) -> tuple[list[str], list[list[str]]]:

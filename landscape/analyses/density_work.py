@@ -262,7 +262,18 @@ def _layers(problem: Problem, settings: Settings, saved: Saved) -> dict[str, Any
         p, m = one.nodes.shape
         nodes[i, :p, :m], weights[i, :p, :m] = one.nodes, one.weights
     names = [groups[s - 1][0] for s in sections]
-    return {"layers": np.array(names, dtype=object), "layer_nodes": nodes, "layer_weights": weights}
+    ends = [(one.lambda_max, one.lambda_min) for one in found]
+    floors = np.array([c["floors"][s] for s in sections])
+    return {
+        "layers": np.array(names, dtype=object),
+        "layer_parameters": np.array([one.size for one in found]),
+        "layer_traces": np.array([one.trace().value for one in found]),
+        "layer_trace_errors": np.array([one.trace().error for one in found]),
+        "layer_ends": np.array([[value for value, _ in pair] for pair in ends]),
+        "layer_end_errors": np.array([[residual for _, residual in pair] for pair in ends]) + floors[:, None],
+        "layer_nodes": nodes,
+        "layer_weights": weights,
+    }
 
 
 def _nothing() -> dict[str, Any]:

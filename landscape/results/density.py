@@ -121,6 +121,29 @@ class DensityResult(MatrixResult):
     layers: np.ndarray | None = quantity(
         "Names of the layers whose own blocks of the matrix were measured.", dims=("layer",), default=None
     )
+    layer_parameters: np.ndarray | None = quantity(
+        "Number of parameters of each layer.", dims=("layer",), default=None
+    )
+    layer_traces: np.ndarray | None = quantity(
+        "Trace of each layer's block.",
+        dims=("layer",),
+        unit=_CURVATURE,
+        error="layer_trace_errors",
+        default=None,
+    )
+    layer_trace_errors: np.ndarray | None = quantity(
+        "Standard error over probes of each.", dims=("layer",), unit=_CURVATURE, default=None
+    )
+    layer_ends: np.ndarray | None = quantity(
+        "Largest and smallest Ritz value of each block.",
+        dims=("layer", "end"),
+        unit=_CURVATURE,
+        error="layer_end_errors",
+        default=None,
+    )
+    layer_end_errors: np.ndarray | None = quantity(
+        "Residual and noise floor of each.", dims=("layer", "end"), unit=_CURVATURE, default=None
+    )
     layer_nodes: np.ma.MaskedArray | None = quantity(
         "Ritz values of each layer's block and probe, descending.",
         dims=("layer", "probe", "layer_node"),

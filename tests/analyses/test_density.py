@@ -27,6 +27,10 @@ from tests.curvature.naive import case
 from tests.run.support import Listener, assert_same_bits, carried_out, small_problem
 from tests.support.closed_form import matrix_of
 
+BY_LAYER = (
+    *("layers", "layer_parameters", "layer_traces", "layer_trace_errors", "layer_ends", "layer_end_errors"),
+    *("layer_nodes", "layer_weights"),
+)
 NETS = ("cross-entropy, ragged", "masked tokens, tied", "BatchNorm", "unused and frozen", "restricted")
 
 
@@ -118,9 +122,16 @@ def test_layers_have_densities_of_their_own() -> None:
         reach = values[0] - values[-1]
         assert wasserstein(result.layer_nodes[i], result.layer_weights[i], values) < 0.005 * reach
         np.testing.assert_allclose(result.layer_weights[i].sum(axis=1), 1.0, rtol=1e-12)
+        assert result.layer_traces is not None
+        assert result.layer_trace_errors is not None
+        assert result.layer_ends is not None
+        assert result.layer_end_errors is not None
+        off = abs(result.layer_traces[i] - values.sum())
+        assert off <= 4 * result.layer_trace_errors[i] + 1e-9 * np.abs(values).sum()
+        assert (np.abs(result.layer_ends[i] - values[[0, -1]]) <= result.layer_end_errors[i] + 1e-9).all()
     whole = landscape.density(problem, steps=60, seed=0)
     assert result.products > whole.products
-    assert_same_bits(whole, result, but=("layers", "layer_nodes", "layer_weights", "products", "passes"))
+    assert_same_bits(whole, result, but=(*BY_LAYER, "products", "passes"))
 
 
 def test_errors_of_the_trace_have_the_size_they_claim() -> None:

@@ -201,6 +201,11 @@ def density_result(**changes: Any) -> DensityResult:
         "lambda_max_run": 9.5,
         "lambda_max_run_interval": np.array([9.4, 9.6]),
         "layers": np.array(["0", "2"], dtype=object),
+        "layer_parameters": np.array([30, 21]),
+        "layer_traces": np.array([7.0, 5.0]),
+        "layer_trace_errors": np.array([0.5, np.nan]),
+        "layer_ends": np.array([[9.0, -0.5], [0.25, -0.125]]),
+        "layer_end_errors": np.array([[0.1, 0.2], [0.01, 0.02]]),
         "layer_nodes": np.ma.MaskedArray(
             np.arange(12.0).reshape(2, 2, 3), mask=np.arange(12).reshape(2, 2, 3) > 9
         ),

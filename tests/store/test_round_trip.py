@@ -118,6 +118,9 @@ def densities(draw: st.DrawFn) -> Result:
     layers = draw(st.integers(0, 2))
     by_layer = {
         "layers": np.array(draw(st.lists(ANY_TEXT, min_size=layers, max_size=layers)), dtype=object),
+        "layer_parameters": draw(hnp.arrays(np.int64, layers)),
+        **{name: array(layers) for name in ("layer_traces", "layer_trace_errors")},
+        **{name: array(layers, 2) for name in ("layer_ends", "layer_end_errors")},
         "layer_nodes": masked(layers, probes, 3),
         "layer_weights": masked(layers, probes, 3),
     }
