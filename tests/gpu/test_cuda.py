@@ -67,3 +67,45 @@ def test_precision_switches_are_as_before() -> None:
     model, data = cases()["resnet"]
     landscape.eigen(landscape.Problem(model, "cross_entropy", data, device="cuda"), k=1, seed=0)
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+@pytest.mark.parametrize(
+    "operator", ["gauss-newton", "fisher", "empirical-fisher", "noise", "finite-difference"]
+)
+def test_other_matrices_are_those_of_the_cpu(operator: str) -> None:
+    model, data = cases()["mlp"]
+    cpu, cuda = (
+        landscape.eigen(
+            landscape.Problem(model, "cross_entropy", data, device=device, dtype="float64"),
+            operator=operator,
+            k=3,
+            seed=0,
+        )
+        for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(cuda.eigenvalues, cpu.eigenvalues, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["power", "running-average", "dense", "pyhessian"])
+def test_other_methods_run_there(method: str) -> None:
+    model, data = cases()["mlp"]
+    cpu, cuda = (
+        landscape.eigen(
+            landscape.Problem(model, "cross_entropy", data, device=device), method=method, k=1, seed=0
+        )
+        for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(cuda.eigenvalues, cpu.eigenvalues, rtol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["krylov", "hutchinson", "hutch++", "xtrace"])
+def test_traces_and_densities_are_those_of_the_cpu(method: str) -> None:
+    model, data = cases()["mlp"]
+    problems = [
+        landscape.Problem(model, "cross_entropy", data, device=device, dtype="float64")
+        for device in ("cpu", "cuda")
+    ]
+    cpu, cuda = (landscape.trace(p, method=method, tol=0.0, max_products=30, seed=0) for p in problems)
+    assert cuda.trace == pytest.approx(cpu.trace, rel=1e-6)
+    first, second = (landscape.density(p, steps=20, per_layer=True, seed=0) for p in problems)
+    assert second.trace == pytest.approx(first.trace, rel=1e-6)
