@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,9 @@ class AverageWork(LanczosWork):
         return _REFERENCE_TOL if self.counters["phase"] == "search" else super()._tol
 
     # -- the average ---------------------------------------------------------------------------------------
+
+    def _phases(self) -> dict[str, Callable[[], Iterator[State]]]:
+        return {**super()._phases(), "average": self._average}
 
     def _average(self) -> Iterator[State]:
         c, s, average = self.counters, self.settings, self.average

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,9 @@ class LanczosWork(Work):
         )
         if start.saved is not None:
             self._restore(start.saved.arrays)
+
+    def _phases(self) -> dict[str, Callable[[], Iterator[State]]]:
+        return {**super()._phases(), "verify": self._verify}
 
     def _fresh(self, index: int) -> Tensor:
         return gaussian(self.problem.size, self.seed, "fresh", index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -62,14 +62,7 @@ class Work(MatrixWork):
     def run(self) -> Iterator[State]:
         """The phases still to be done, in order."""
         yield self._state("measuring")
-        phases = {
-            "average": self._average,
-            "search": self._search,
-            "verify": self._verify,
-            "errors": self._standard_errors,
-            "layers": self._layers,
-            "check": self._check,
-        }
+        phases = self._phases()
         while self.counters["phase"] != "over":
             yield from phases[self.counters["phase"]]()
         if self.settings.eigenvectors and len(self._pairs()[0].values):
@@ -99,11 +92,14 @@ class Work(MatrixWork):
     def _saved(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(arrays, counters) of the search."""
 
-    def _average(self) -> Iterator[State]:
-        raise NotImplementedError
-
-    def _verify(self) -> Iterator[State]:
-        raise NotImplementedError
+    def _phases(self) -> dict[str, Callable[[], Iterator[State]]]:
+        """What is done in each phase; a method adds those that only it has."""
+        return {
+            "search": self._search,
+            "errors": self._standard_errors,
+            "layers": self._layers,
+            "check": self._check,
+        }
 
     def _keep(self) -> None:
         """Whatever else is to be stored at the end."""

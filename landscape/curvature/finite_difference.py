@@ -257,8 +257,10 @@ def _changes(products: Iterable[Tensor | None]) -> np.ndarray:
     count, before = 0, None
     for product in products:
         if count:
-            finite = product is not None and before is not None
-            between.append(_change(before, product) if finite else math.inf)  # type: ignore[arg-type]
+            if before is None or product is None:
+                between.append(math.inf)
+            else:
+                between.append(_change(before, product))
         before, count = product, count + 1
     return np.maximum([between[0], *between], [*between, between[-1]])
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.stats
@@ -147,7 +148,7 @@ class Quadrature:
 
     def moments(self, count: int = 4) -> list[Estimate]:
         """Moments 1 … ``count`` about zero of the distribution of eigenvalues."""
-        return [self.expectation(lambda x, q=q: x**q) for q in range(1, count + 1)]  # type: ignore[misc]
+        return [self.expectation(partial(_power, q)) for q in range(1, count + 1)]
 
     def trace(self) -> Estimate:
         """Sum of the eigenvalues: n times the first moment."""
@@ -185,6 +186,11 @@ class Quadrature:
             high.append(min(pair[1] for pair in pairs))
         reach = 2 * self.expectation(increasing).error
         return float(np.mean(low)) - reach, float(np.mean(high)) + reach
+
+
+def _power(q: int, x: Floats) -> Floats:
+    power: Floats = x**q
+    return power
 
 
 def probe(
