@@ -50,7 +50,10 @@ def _summary(result: TraceResult) -> Iterator[tuple[str, str]]:
         yield "trace", f"{with_error(result.trace, result.half_width)} (95 % interval{share})"
     yield "mean", f"{figure(result.trace / result.parameters)} per parameter: the mean eigenvalue"
     if math.isfinite(result.frobenius):
-        yield "Frobenius", f"{_between(result.frobenius, result.frobenius_interval)}, √Σλ² (95 %)"
+        level = (
+            " (95 %)" if np.isfinite(result.frobenius_interval).all() else ", too few vectors for an interval"
+        )
+        yield "Frobenius", f"{_between(result.frobenius, result.frobenius_interval)}, √Σλ²{level}"
     if math.isfinite(result.effective_dimension):
         dimension = _between(result.effective_dimension, result.effective_dimension_interval)
         yield "dimension", f"{dimension}, (Σλ)²/Σλ²: as many equal eigenvalues would give the same two sums"
