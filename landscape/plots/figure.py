@@ -16,7 +16,7 @@ from landscape.errors import InputError
 from landscape.files import printable, replace_atomically
 from landscape.plots.density import density
 from landscape.plots.history import history
-from landscape.plots.layers import layers, spectrum_and_layers
+from landscape.plots.layers import density_layers, layers, spectrum_and_layers
 from landscape.plots.style import style
 from landscape.plots.sweep import sweep
 from landscape.plots.trace import trace
@@ -57,6 +57,7 @@ _VIEWS: Mapping[str, Mapping[str, View]] = {
     "density": {
         "layers": View(density, _has("layers")),
         "density": View(_whole, _has("nodes")),
+        "bars": View(density_layers, _has("layers")),
         "sweep": _SWEEP,
     },
 }

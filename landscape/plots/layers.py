@@ -1,4 +1,4 @@
-"""The layers of an eigenvalue run side by side, below the spectrum or alone."""
+"""The layers of a run side by side: of eigenvalues, below the spectrum or alone, and of densities."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 
 from landscape.errors import InputError
 from landscape.plots.bars import Rows, bars, finite_or_nan, height, layers_shown, left
-from landscape.plots.panels import legend_below, matrix_name, panel_below, shown, unit
+from landscape.plots.panels import legend_below, matrix_name, panel_below, shown, unit, with_error
 from landscape.plots.spectrum import spectrum
 from landscape.plots.style import caption, new_figure, style
-from landscape.results import EigenResult
+from landscape.results import DensityResult, EigenResult
 
-__all__ = ["layers", "spectrum_and_layers"]
+__all__ = ["density_layers", "layers", "spectrum_and_layers"]
 
 
 def layers(result: EigenResult, ax: Axes | None = None) -> Axes:
@@ -53,6 +53,38 @@ def spectrum_and_layers(
         bars(lower, rows)
         lower.set_title(_title(result), loc="left")
         _words(lower, result, rows)
+    return ax
+
+
+def density_layers(result: DensityResult, ax: Axes | None = None) -> Axes:
+    """Draw the trace of each layer's own block as its density gives it, with 95 % intervals.
+
+    Of more than 40 layers the 40 with the largest traces are shown.
+
+    Raises:
+        InputError: a result without layers.
+    """
+    if result.layers is None or result.layer_traces is None or result.layer_trace_errors is None:
+        raise InputError("this density has no layers", do="landscape density --per-layer measures them")
+    traces, halves = finite_or_nan(result.layer_traces), 2 * finite_or_nan(result.layer_trace_errors)
+    chosen, _ = layers_shown(np.abs(traces))
+    names = [str(result.layers[i]) for i in chosen]
+    values, half = traces[chosen], halves[chosen]
+    rows = Rows(
+        names,
+        values[:, None],
+        np.stack([values - half, values + half], axis=1)[:, None],
+        np.isfinite(half)[:, None],
+        [[with_error(float(v), float(h))] for v, h in zip(values, half, strict=True)],
+        "95 % interval over probes",
+        "no interval",
+    )
+    with style():
+        ax = new_figure(6.0, height(rows) + 0.9).add_subplot() if ax is None else ax
+        bars(ax, rows)
+        ax.set_title(caption(result), loc="left")
+        ax.set_xlabel(f"Trace of the block, from its density ({unit(result.operator)})")
+        legend_below(ax, left=left(rows))
     return ax
 
 

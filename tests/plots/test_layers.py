@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from landscape.errors import InputError
 from landscape.plots import layers
 from landscape.plots.bars import MOST, short_names
-from landscape.plots.layers import spectrum_and_layers
+from landscape.plots.layers import density_layers, spectrum_and_layers
 from landscape.plots.style import BLUE, VERMILLION, new_figure
 from landscape.results import EigenResult
 from landscape.store import ResultFile
@@ -28,7 +28,7 @@ from tests.plots.support import (
     notes,
     per_layer,
 )
-from tests.results.samples import eigen_result
+from tests.results.samples import density_result, eigen_result
 
 
 def test_bars_end_at_the_eigenvalues_and_error_bars_at_the_intervals() -> None:
@@ -171,3 +171,23 @@ def test_into_axes_of_the_callers_and_settings_are_left_alone() -> None:
     upper, lower = (a.get_position() for a in free.axes)
     assert lower.y1 < upper.y0
     assert dict(rcParams) == before
+
+
+def test_a_density_draws_the_trace_of_each_block_with_its_interval() -> None:
+    result = density_result()
+    ax = density_layers(result)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "2"]
+    assert sorted(bar_widths(ax)) == pytest.approx([5.0, 7.0])
+    assert any("±" in text for text in notes(ax))
+    with pytest.raises(InputError, match="no layers"):
+        density_layers(density_result(layers=None))
+
+
+def test_a_density_of_many_layers_shows_the_largest_forty() -> None:
+    count = 60
+    result = density_result(
+        layers=np.array([f"block.{i}" for i in range(count)], dtype=object),
+        layer_traces=np.arange(float(count)),
+        layer_trace_errors=np.full(count, 0.5),
+    )
+    assert len(density_layers(result).get_yticklabels()) == 40
