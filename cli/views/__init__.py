@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
-from landscape.results import DensityResult, EigenResult, Result, TraceResult
+from landscape.results import DensityResult, EigenResult, ProblemResult, Result, TraceResult
 
 from ..console import Console
 from .common import described, loss_line, print_provenance, run_object
@@ -14,6 +15,8 @@ from .trace import print_trace
 
 __all__ = ["advice", "drawable", "print_provenance", "print_result", "run_object"]
 
+#: Kinds whose module of this package says them by its ``print_result(console, result)``.
+_OTHERS = ("ratios", "overlap", "sharpness", "reweight", "noise")
 #: What a status other than complete means, and what to do about it.
 _ADVICE = {
     "oscillating": "the iteration runs in a cycle instead of converging, so the figure is not an eigenvalue: "
@@ -50,13 +53,16 @@ def drawable(result: Result) -> bool:
 
 def print_result(console: Console, result: Result) -> None:
     """The loss first, then the tables and the summary that belong to the kind of result."""
-    console.out(loss_line(result))
-    console.out()
+    if isinstance(result, ProblemResult):
+        console.out(loss_line(result))
+        console.out()
     if isinstance(result, EigenResult):
         print_eigen(console, result)
     elif isinstance(result, TraceResult):
         print_trace(console, result)
     elif isinstance(result, DensityResult):
         print_density(console, result)
+    elif result.kind in _OTHERS:
+        importlib.import_module(f".{result.kind}", __package__).print_result(console, result)
     else:
         console.pairs(described(result))

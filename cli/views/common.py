@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from landscape.results import MatrixResult, Provenance, Result, jsonable
+from landscape.results import MatrixResult, ProblemResult, Provenance, Result, jsonable
 
 from ..console import Console
 from ..numbers import at_most, duration, figure
@@ -52,7 +52,7 @@ def run_object(result: Result, file: Path | None = None) -> dict[str, Any]:
     }
 
 
-def loss_line(result: Result) -> str:
+def loss_line(result: ProblemResult) -> str:
     accuracy = "" if result.accuracy is None else f"accuracy {100 * result.accuracy:.4g} %, "
     terms = "" if result.terms == result.examples else f"{figure(result.terms, 12)} loss terms, "
     kinds = {

@@ -96,6 +96,10 @@ ANALYSES = {
     "eigen": "landscape.analyses.eigen",
     "trace": "landscape.analyses.trace",
     "density": "landscape.analyses.density",
+    "ratios": "landscape.analyses.ratios",
+    "sharpness": "landscape.analyses.sharpness",
+    "reweight": "landscape.analyses.reweight",
+    "noise": "landscape.analyses.noise",
 }
 
 

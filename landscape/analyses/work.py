@@ -1,9 +1,8 @@
-"""How the work on a curvature matrix begins, whatever is asked of it, and how its states are made."""
+"""How the work of an analysis begins, whatever it is about, and how its states are made."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +15,12 @@ from landscape.analyses.matrix import MatrixSettings
 from landscape.curvature.finite_difference import default_rho, rho_sweep
 from landscape.curvature.operators import OperatorChoice, make_operator
 from landscape.curvature.products import DataOperator
-from landscape.curvature.strategy import Strategy, choose_strategy
+from landscape.curvature.strategy import Strategy, choose_pieces, choose_strategy
 from landscape.linalg.operator import norm
 from landscape.linalg.probes import gaussian
-from landscape.problem import Problem
+from landscape.problem import Evaluation, Problem
 
-__all__ = ["MatrixWork", "common_fields", "itemsize"]
+__all__ = ["MatrixWork", "Work", "common_fields", "itemsize", "problem_fields"]
 
 
 def itemsize(problem: Problem) -> int:
@@ -29,56 +28,107 @@ def itemsize(problem: Problem) -> int:
     return torch.finfo(problem.dtype).bits // 8
 
 
-class MatrixWork:
-    """The loss is measured, the way of making products chosen, and the matrix set up.
+class Work:
+    """The loss is measured, and the way of making passes over the data chosen.
 
     Attributes:
-        strategy: how products are made, as it is written down.
+        strategy: how passes are made, as it is written down.
         counters: what is known so far, in plain values.
         extra: arrays that are saved with whatever else is.
-        operator: the matrix.
     """
 
-    #: Names of arrays in ``extra`` that a saved state may hold.
+    #: Names of arrays in ``extra`` that a saved state may hold, beside those of the base classes.
     kept: tuple[str, ...] = ()
 
-    def __init__(self, problem: Problem, settings: MatrixSettings, start: Start, reserved: int) -> None:
+    def __init__(self, problem: Problem, start: Start) -> None:
         self.problem, self.seed = problem, start.seed
         self.began = time.perf_counter()
         self.extra: dict[str, np.ndarray] = {}
+        self.strategy: dict[str, Any] = dict(start.strategy or {})
         self.counters: dict[str, Any]
         if start.saved is None:
-            self._measure(start.strategy, reserved)
+            self._measure()
         else:
-            self.strategy = dict(start.strategy or {})
             self.counters = dict(start.saved.counters)
-            known = {"rho_sweep", "rho_errors", *self.kept}
+            known = {name for cls in type(self).__mro__ for name in getattr(cls, "kept", ())}
             self.extra |= {name: a for name, a in start.saved.arrays.items() if name in known}
         self.began -= self.counters["seconds"]
-        self.pieces = Strategy(**{name: self.strategy[name] for name in Strategy.__dataclass_fields__})
-        self.operator = self._operator(settings, fresh=start.saved is None)
 
-    def _measure(self, strategy: Mapping[str, Any] | None, reserved: int) -> None:
-        """Loss, gradient and the way products are to be made."""
+    def _measure(self) -> None:
+        """Loss and gradient, and with them the way passes are made."""
         problem = self.problem
         problem.check_deterministic()
-        if strategy:
-            self.strategy = dict(strategy)
-            evaluation = problem.measure(problem.pieces(self.strategy["micro_batch"]))
-        else:
-            chosen, evaluation = choose_strategy(problem, reserved)
-            self.strategy = chosen.to_json()
+        evaluation = self.evaluate()
         problem.check_expected(evaluation.loss)
         self.counters = {
             "loss": evaluation.loss,
             "gradient_norm": norm(evaluation.gradient),
             "accuracy": evaluation.accuracy,
             "unused": problem.selection.layout.count(evaluation.unused),
-            "products": 0,
-            "passes": 0,
             "seconds": 0.0,
-            "floor": 0.0,
         }
+
+    def evaluate(self) -> Evaluation:
+        """Loss and gradient in one pass; the size of its pieces is chosen unless ``strategy`` knows it."""
+        if not self.strategy:
+            self.strategy = choose_pieces(self.problem).to_json()
+        return self.problem.measure(self.problem.pieces(self.strategy["micro_batch"]))
+
+    def time(self) -> float:
+        """Seconds since the run began, interruptions left out."""
+        self.counters["seconds"] = time.perf_counter() - self.began
+        return float(self.counters["seconds"])
+
+    def state(
+        self,
+        text: str,
+        save: Any,
+        *,
+        done: int,
+        total: int | None,
+        over: bool = False,
+        at: Saved | None = None,
+    ) -> State:
+        """A state; ``at`` is an earlier moment to go back to: all of it but the time spent."""
+        seconds = self.time()
+        if at is not None:
+            at = replace(at, counters={**at.counters, "seconds": seconds})
+        return State(
+            save=save if at is None else lambda: at,
+            done=done,
+            total=total,
+            text=text,
+            strategy=self.strategy,
+            over=over,
+        )
+
+
+class MatrixWork(Work):
+    """And the way of making products chosen, and the matrix set up.
+
+    Attributes:
+        operator: the matrix.
+    """
+
+    kept: tuple[str, ...] = ("rho_sweep", "rho_errors")
+
+    def __init__(self, problem: Problem, settings: MatrixSettings, start: Start, reserved: int) -> None:
+        self.reserved = reserved
+        super().__init__(problem, start)
+        self.pieces = Strategy(**{name: self.strategy[name] for name in Strategy.__dataclass_fields__})
+        self.operator = self._operator(settings, fresh=start.saved is None)
+
+    def _measure(self) -> None:
+        super()._measure()
+        self.counters |= {"products": 0, "passes": 0, "floor": 0.0}
+
+    def evaluate(self) -> Evaluation:
+        """Loss, gradient and the way products are to be made."""
+        if self.strategy:
+            return self.problem.measure(self.problem.pieces(self.strategy["micro_batch"]))
+        chosen, evaluation = choose_strategy(self.problem, self.reserved)
+        self.strategy = chosen.to_json()
+        return evaluation
 
     def _operator(self, settings: MatrixSettings, fresh: bool) -> DataOperator:
         """The matrix; where steps of differences are tried, that comes first."""
@@ -120,38 +170,10 @@ class MatrixWork:
         self.counters["products"] += products
         self.counters["passes"] += passes
 
-    def time(self) -> float:
-        """Seconds since the run began, interruptions left out."""
-        self.counters["seconds"] = time.perf_counter() - self.began
-        return float(self.counters["seconds"])
 
-    def state(
-        self,
-        text: str,
-        save: Any,
-        *,
-        done: int,
-        total: int | None,
-        over: bool = False,
-        at: Saved | None = None,
-    ) -> State:
-        """A state; ``at`` is an earlier moment to go back to: all of it but the time spent."""
-        seconds = self.time()
-        if at is not None:
-            at = replace(at, counters={**at.counters, "seconds": seconds})
-        return State(
-            save=save if at is None else lambda: at,
-            done=done,
-            total=total,
-            text=text,
-            strategy=self.strategy,
-            over=over,
-        )
-
-
-def common_fields(problem: Problem, settings: MatrixSettings, saved: Saved) -> dict[str, Any]:
-    """The fields of a result that every analysis of a matrix fills in alike."""
-    c, a = saved.counters, saved.arrays
+def problem_fields(problem: Problem, saved: Saved) -> dict[str, Any]:
+    """The fields of a result that every analysis of a model fills in alike."""
+    c = saved.counters
     return {
         "loss": c["loss"],
         "gradient_norm": c["gradient_norm"],
@@ -162,6 +184,14 @@ def common_fields(problem: Problem, settings: MatrixSettings, saved: Saved) -> d
         "frozen_parameters": problem.selection.frozen,
         "tied_parameters": problem.selection.tied,
         "unused_parameters": c["unused"],
+    }
+
+
+def common_fields(problem: Problem, settings: MatrixSettings, saved: Saved) -> dict[str, Any]:
+    """The fields of a result that every analysis of a matrix fills in alike."""
+    c, a = saved.counters, saved.arrays
+    return {
+        **problem_fields(problem, saved),
         "operator": settings.operator,
         "noise_floor": c["floor"],
         "products": c["products"],

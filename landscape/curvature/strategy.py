@@ -18,12 +18,14 @@ from landscape.data import Piece, tensors_in
 from landscape.machine import is_out_of_memory
 from landscape.problem import Evaluation, Problem
 
-__all__ = ["Strategy", "choose_strategy"]
+__all__ = ["Strategy", "choose_pieces", "choose_strategy"]
 
 #: A size must be this much faster per example to replace a larger one.
 _WORTH = 0.95
 #: Sizes go on growing until one is this much slower per example than the fastest.
 _HOPEFUL = 1.25
+#: The part of a pass that may be spent on trying sizes when a pass is all there is.
+_TRIAL = 1 / 8
 #: Growth of the sizes tried, and the first of them.
 _GROWTH, _FIRST = 4, 8
 
@@ -72,6 +74,28 @@ def choose_strategy(problem: Problem, reserved: int = 0) -> tuple[Strategy, Eval
     piece_bytes = graph_bytes(problem, micro_batch, per_example)
     kept = max(0, min(pieces, budget // piece_bytes - 1))
     return Strategy(micro_batch, pieces, kept, piece_bytes), evaluation
+
+
+def choose_pieces(problem: Problem, reserved: int = 0) -> Strategy:
+    """Only the size of the pieces, for work of a few passes: tried on an eighth of the data.
+
+    The passes themselves can then be made in the same pieces, and agree to the last bit where they should.
+    """
+    if problem.train_mode or problem.batch_size:
+        size = problem.batch_size or problem.examples
+        return Strategy(size, -(-problem.examples // size), 0, 0)
+    budget = max(0, problem.memory - reserved)
+    per_example = max(1.0, graph_bytes_per_example(problem))
+    largest = min(max(1, int(budget / 2 / per_example)), problem.examples)
+    ladder, tried = _Ladder(largest), 0
+    for piece in ladder.timed(problem):
+        tried += piece.examples
+        if tried > _TRIAL * problem.examples:
+            break
+        problem.measure([piece])
+    best = ladder.best()
+    pieces = -(-problem.examples // best)
+    return Strategy(-(-problem.examples // pieces), pieces, 0, int(per_example * best))
 
 
 def _measure(problem: Problem, largest: int) -> tuple[Evaluation, int]:

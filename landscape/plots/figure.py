@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import io
 from collections.abc import Callable, Mapping
@@ -20,22 +21,10 @@ from landscape.plots.layers import density_layers, layers, spectrum_and_layers
 from landscape.plots.style import style
 from landscape.plots.sweep import sweep
 from landscape.plots.trace import trace
+from landscape.plots.view import View, has
 from landscape.results import DensityResult, Result
 
 __all__ = ["figure_for", "save"]
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """A picture, called as ``draw(result, **options)``, and the results that have it."""
-
-    draw: Callable[..., Axes]
-    of: Callable[[Any], bool]
-
-
-def _has(field: str) -> Callable[[Any], bool]:
-    """Whether a result has that array, and something in it."""
-    return lambda result: getattr(result, field) is not None and len(getattr(result, field)) > 0
 
 
 def _whole(result: DensityResult, *, bandwidth: float | None = None) -> Axes:
@@ -43,26 +32,38 @@ def _whole(result: DensityResult, *, bandwidth: float | None = None) -> Axes:
     return density(dataclasses.replace(result, layers=None), bandwidth=bandwidth)
 
 
-_SWEEP = View(sweep, _has("rho_sweep"))
+_SWEEP = View(sweep, has("rho_sweep"))
 
 #: The pictures of each kind of result by name; the first that a result has is drawn unless told otherwise.
 _VIEWS: Mapping[str, Mapping[str, View]] = {
     "eigen": {
-        "history": View(history, _has("history")),
-        "spectrum": View(spectrum_and_layers, _has("eigenvalues")),
-        "layers": View(layers, _has("layers")),
+        "history": View(history, has("history")),
+        "spectrum": View(spectrum_and_layers, has("eigenvalues")),
+        "layers": View(layers, has("layers")),
         "sweep": _SWEEP,
     },
-    "trace": {"trace": View(trace, _has("look_products")), "sweep": _SWEEP},
+    "trace": {"trace": View(trace, has("look_products")), "sweep": _SWEEP},
     "density": {
-        "layers": View(density, _has("layers")),
-        "density": View(_whole, _has("nodes")),
-        "bars": View(density_layers, _has("layers")),
+        "layers": View(density, has("layers")),
+        "density": View(_whole, has("nodes")),
+        "bars": View(density_layers, has("layers")),
         "sweep": _SWEEP,
     },
 }
+#: The module of the pictures of each other kind, where they stand as VIEWS.
+_MODULES = {
+    kind: f"landscape.plots.{kind}" for kind in ("ratios", "overlap", "sharpness", "reweight", "noise")
+}
 #: What a run that was stopped before there was anything to draw has not yet.
 _MISSING = {"eigen": "eigenvalue", "trace": "estimate", "density": "density"}
+
+
+def _of_kind(kind: str) -> Mapping[str, View]:
+    """The pictures of a kind of result, none of an unknown one."""
+    if kind in _MODULES:
+        views: Mapping[str, View] = importlib.import_module(_MODULES[kind]).VIEWS
+        return views
+    return _VIEWS.get(kind, {})
 
 
 def figure_for(result: Result, view: str | None = None, **options: Any) -> Figure:
@@ -99,15 +100,16 @@ def _options(draw: Callable[..., Axes]) -> list[str]:
 
 def _views_of(result: Result) -> dict[str, Callable[..., Axes]]:
     """The pictures that there are of a result, by name; at least one."""
-    views = _VIEWS.get(result.kind)
-    if views is None:
+    views = _of_kind(result.kind)
+    if not views:
         raise InputError(
-            f"there is no picture of {result.kind} results", do=f"there are of: {', '.join(_VIEWS)}"
+            f"there is no picture of {result.kind} results",
+            do=f"there are of: {', '.join((*_VIEWS, *_MODULES))}",
         )
     there = {name: view.draw for name, view in views.items() if view.of(result)}
     if not there:
         raise InputError(
-            f"there is no {_MISSING[result.kind]} yet, and so nothing to draw",
+            f"there is no {_MISSING.get(result.kind, 'figure')} yet, and so nothing to draw",
             found=f"a run that is {result.status.replace('_', ' ')}",
             do="run it again with more products or more time",
         )
@@ -122,7 +124,7 @@ def _checked(result: Result, view: str | None, there: Mapping[str, Any]) -> str:
         missing = f"this run has no {view} to draw"
         unknown = f"{result.kind} runs have no view {printable(view)!r}"
         raise InputError(
-            missing if view in _VIEWS[result.kind] else unknown, do=f"it has: {', '.join(there)}"
+            missing if view in _of_kind(result.kind) else unknown, do=f"it has: {', '.join(there)}"
         )
     return view
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from landscape.files import printable
-from landscape.results import Result
+from landscape.results import ProblemResult, Result
 
 __all__ = ["BLACK", "BLUE", "GREEN", "GREY", "VERMILLION", "caption", "new_figure", "style"]
 
@@ -55,7 +55,8 @@ def caption(result: Result) -> str:
     if checkpoint is not None:
         parts.append(_shortened(checkpoint.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]))
         parts += [f"step {checkpoint.step:,}"] if checkpoint.step is not None else []
-    parts += [_counted(result.parameters, "parameter"), _counted(result.examples, "example")]
+    if isinstance(result, ProblemResult):
+        parts += [_counted(result.parameters, "parameter"), _counted(result.examples, "example")]
     if result.status != "complete":
         parts.append(result.status.replace("_", " "))
     return " · ".join(printable(part) for part in parts).replace("$", r"\$")

@@ -17,7 +17,7 @@ import numpy as np
 
 from landscape.results.provenance import Provenance
 
-__all__ = ["STATUSES", "Quantity", "Result", "kinds", "jsonable", "quantity", "register"]
+__all__ = ["STATUSES", "ProblemResult", "Quantity", "Result", "kinds", "jsonable", "quantity", "register"]
 
 STATUSES = ("complete", "not_converged", "oscillating", "failed", "partial")
 
@@ -47,19 +47,6 @@ class Result:
     apart: ClassVar[Mapping[str, str]] = {}
 
     status: str = quantity("One of complete, not_converged, oscillating, failed, partial.")
-    loss: float = quantity("Mean loss over the data at the weights.", unit="loss")
-    gradient_norm: float = quantity("Euclidean norm of the gradient.", unit="loss / weight")
-    examples: int = quantity("Number of examples used.")
-    terms: float = quantity("Number of loss terms the mean is over (examples, elements, tokens, weights).")
-    parameters: int = quantity("Number of parameters measured (tied ones counted once).")
-    frozen_parameters: int = quantity("Parameters left out because they are not trainable.", default=0)
-    tied_parameters: int = quantity(
-        "Parameters that appear again under another name, counted once.", default=0
-    )
-    unused_parameters: int = quantity("Measured parameters that the loss does not depend on.", default=0)
-    accuracy: float | None = quantity(
-        "Share of terms whose label is predicted right, where labels are classes.", default=None
-    )
     provenance: Provenance | None = None
 
     @classmethod
@@ -84,6 +71,25 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """Plain Python objects; non-finite numbers and what was not computed become ``None``."""
         return {q.name: jsonable(value) for q, value in self}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProblemResult(Result):
+    """What every analysis of a model at its weights reports: the loss there, and of what."""
+
+    loss: float = quantity("Mean loss over the data at the weights.", unit="loss")
+    gradient_norm: float = quantity("Euclidean norm of the gradient.", unit="loss / weight")
+    examples: int = quantity("Number of examples used.")
+    terms: float = quantity("Number of loss terms the mean is over (examples, elements, tokens, weights).")
+    parameters: int = quantity("Number of parameters measured (tied ones counted once).")
+    frozen_parameters: int = quantity("Parameters left out because they are not trainable.", default=0)
+    tied_parameters: int = quantity(
+        "Parameters that appear again under another name, counted once.", default=0
+    )
+    unused_parameters: int = quantity("Measured parameters that the loss does not depend on.", default=0)
+    accuracy: float | None = quantity(
+        "Share of terms whose label is predicted right, where labels are classes.", default=None
+    )
 
 
 def jsonable(value: Any) -> Any:

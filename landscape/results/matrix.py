@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from landscape.results.base import Result, quantity
+from landscape.results.base import ProblemResult, quantity
 
 __all__ = ["CURVATURE", "MatrixResult"]
 
@@ -14,7 +14,7 @@ CURVATURE = "loss / weight²"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MatrixResult(Result):
+class MatrixResult(ProblemResult):
     """Which matrix was measured, how precise its products are, and what they cost."""
 
     method: str = quantity("How the figures were found.")

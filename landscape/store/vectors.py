@@ -31,7 +31,7 @@ FORMAT_VERSION = 1
 def write_vectors(
     folder: str | Path, name: str, array: NDArray[Any], attributes: Mapping[str, Attribute]
 ) -> Path:
-    """Store ``array`` (k, n), float32 or float64, as ``<folder>/<name>-<16 hex of its hash>.h5``.
+    """Store ``array`` (k, n) as ``<folder>/<name>-<16 hex of its hash>.h5``: floats, or bytes of packed bits.
 
     Written once: the same contents give the same file. Returns its path.
 
@@ -40,8 +40,8 @@ def write_vectors(
         ValueError: an array of another shape or dtype.
     """
     array = np.asarray(array)
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise ValueError(f"vectors are floating-point rows (k, n), not {array.dtype} {array.shape}")
+    if array.ndim != 2 or (array.dtype.kind != "f" and array.dtype != np.uint8):
+        raise ValueError(f"vectors are rows (k, n) of floats or bytes, not {array.dtype} {array.shape}")
     total = _hash(array)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:80] or "vectors"
     path = Path(folder) / f"{stem}-{total[:16]}.h5"

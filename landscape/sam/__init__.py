@@ -1,0 +1,1 @@
+"""Perturbed weights and gradients: perturbations, ratio classes, sharpness, per-example weights."""
