@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +19,12 @@ from .numbers import duration, figure, size
 from .options import Given
 
 if TYPE_CHECKING:
+    from landscape.problem import Problem
     from landscape.project import Resolved
     from landscape.results import Result
     from landscape.run import Plan
 
-__all__ = ["measure"]
+__all__ = ["measure", "measure_all"]
 
 
 def measure(
@@ -36,27 +39,83 @@ def measure(
     quiet: bool,
 ) -> None:
     """Carry out the analysis ``kind`` on a checkpoint, and leave with its exit code."""
-    from landscape.run import execute, exit_code, plan, stored_path
+    measure_all(context, kind, settings, [checkpoint], given, json=json, dry_run=dry_run, quiet=quiet)
 
-    from .views import advice
+
+def measure_all(
+    context: typer.Context,
+    kind: str,
+    settings: type,
+    checkpoints: Sequence[Path],
+    given: Given,
+    *,
+    json: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """The same on each checkpoint, on those of the configuration if there are none; the highest exit code."""
+    from landscape.project import configured_checkpoints
+    from landscape.run import exit_code
+
+    from .views import advice, print_together, run_object
 
     console = Console(kind, json=json, quiet=quiet)
     given.build(settings, {})  # what is wrong there is said before a model is loaded
+    if not checkpoints:
+        checkpoints = configured_checkpoints(given.build(ProblemSettings, {}), Path.cwd())
+    line = shlex.join(["landscape", *context.obj])
+    done: list[tuple[Result, Path]] = []
+    plans: list[Plan] = []
+    code = DONE
+    for number, checkpoint in enumerate(checkpoints, 1):
+        if len(checkpoints) > 1:
+            console.out(f"{checkpoint} ({number} of {len(checkpoints)})")
+        work = _prepare(console, kind, settings, checkpoint, given)
+        if dry_run:
+            plans.append(_plan(console, kind, work))
+        else:
+            result = _carry_out(console, kind, work, line)
+            _print(console, result, work.file)
+            done.append((result, work.file))
+            code = max(code, found := exit_code(result))
+            if found != DONE:
+                console.warn(f"{result.status}: {advice(result)} (exit code {found})")
+        if len(checkpoints) > 1:
+            console.out()
+    if dry_run:
+        _emit_plans(console, plans)
+        return
+    if len(done) > 1:
+        print_together(console, done)
+    console.emit([run_object(result, file) for result, file in done])
+    raise typer.Exit(code)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done on one checkpoint."""
+
+    problem: Problem
+    settings: Any
+    run: RunSettings
+    file: Path
+
+
+def _prepare(console: Console, kind: str, settings: type, checkpoint: Path, given: Given) -> _Work:
+    from landscape.run import stored_path
+
     resolved = _resolve(console, checkpoint, given)
     table = resolved.config.verb(kind, RunSettings) if resolved.config else {}
-    own: Any = given.build(settings, table)
     run = given.build(RunSettings, table)
-    if dry_run:
-        _print_plan(console, plan(kind, resolved.problem, own, run))
-        return
+    own: Any = given.build(settings, table)
+    return _Work(resolved.problem, own, run, stored_path(resolved.problem, run))
+
+
+def _carry_out(console: Console, kind: str, work: _Work, line: str) -> Result:
+    from landscape.run import execute
+
     with Reporter(console) as reporter:
-        line = shlex.join(["landscape", *context.obj])
-        result = execute(kind, resolved.problem, own, run, observer=reporter, command=line)
-    _print(console, result, stored_path(resolved.problem, run))
-    code = exit_code(result)
-    if code != DONE:
-        console.warn(f"{result.status}: {advice(result)} (exit code {code})")
-    raise typer.Exit(code)
+        return execute(kind, work.problem, work.settings, work.run, observer=reporter, command=line)
 
 
 def _resolve(console: Console, checkpoint: Path, given: Given) -> Resolved:
@@ -76,7 +135,7 @@ def _resolve(console: Console, checkpoint: Path, given: Given) -> Resolved:
 
 
 def _print(console: Console, result: Result, file: Path) -> None:
-    from .views import drawable, print_result, run_object
+    from .views import drawable, print_result
 
     print_result(console, result)
     provenance = result.provenance
@@ -85,21 +144,34 @@ def _print(console: Console, result: Result, file: Path) -> None:
         console.out(f"stored in {shlex.quote(str(file))} as run {provenance.id}")
         if drawable(result):
             console.out(f"to see it: landscape plot {shlex.quote(str(file))} {provenance.id}")
-    console.emit([run_object(result, file)])
 
 
-def _print_plan(console: Console, plan: Plan) -> None:
-    from landscape.results import jsonable
+def _plan(console: Console, kind: str, work: _Work) -> Plan:
+    """What one run would take, in words."""
+    from landscape.run import plan as make_plan
 
+    plan = make_plan(kind, work.problem, work.settings, work.run)
+    products = [("products", f"about {plan.products}, at most {plan.at_most}")] if plan.at_most else []
     console.pairs(
         [
             ("run", plan.id),
             ("data", f"{plan.examples} examples; {plan.parameters} parameters"),
-            ("products", f"about {plan.products}, at most {plan.at_most}"),
+            *products,
             ("time", f"about {duration(plan.seconds)} ({figure(plan.gradients)} gradients over the data)"),
             ("memory", f"about {size(plan.memory_bytes)}"),
         ]
     )
     for note in plan.notes:
         console.note(note)
-    console.emit(plan=jsonable(plan.to_json()))
+    return plan
+
+
+def _emit_plans(console: Console, plans: Sequence[Plan]) -> None:
+    """One plan as ``plan``, several as ``plans``."""
+    from landscape.results import jsonable
+
+    listed = [jsonable(plan.to_json()) for plan in plans]
+    if len(listed) == 1:
+        console.emit(plan=listed[0])
+    else:
+        console.emit(plans=listed)

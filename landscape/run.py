@@ -396,7 +396,7 @@ class _Execution:
             subject=self.subject,
             command=self.command,
             checkpoint=problem.checkpoint,
-            settings=jsonable(dataclasses.asdict(self.settings)),
+            settings=jsonable({name: _written(v) for name, v in dataclasses.asdict(self.settings).items()}),
             problem=jsonable(problem.description),
             data_fingerprint=problem.data.fingerprint,
             seed=self.header["seed"],
@@ -412,6 +412,11 @@ class _Execution:
             started=self.header["started"],
             seconds=float(state.counters.get("seconds", 0.0)),
         )
+
+
+def _written(value: Any) -> Any:
+    """An option as text where JSON has no number for it (p = inf)."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from . import density, doctor, eigen, init, inspect, plot, rm, show, trace
+from . import density, doctor, eigen, init, inspect, overlap, plot, ratios, reweight, rm, show, trace
 
 __all__ = ["COMMANDS"]
 
@@ -15,6 +15,9 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "eigen": eigen.command,
     "trace": trace.command,
     "density": density.command,
+    "ratios": ratios.command,
+    "overlap": overlap.command,
+    "reweight": reweight.command,
     "show": show.command,
     "plot": plot.command,
     "rm": rm.command,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
-from landscape.results import DensityResult, EigenResult, ProblemResult, Result, TraceResult
+from landscape.results import DensityResult, EigenResult, ProblemResult, RatiosResult, Result, TraceResult
 
 from ..console import Console
 from .common import described, loss_line, print_provenance, run_object
@@ -13,7 +16,7 @@ from .density import print_density
 from .eigen import print_eigen
 from .trace import print_trace
 
-__all__ = ["advice", "drawable", "print_provenance", "print_result", "run_object"]
+__all__ = ["advice", "drawable", "print_provenance", "print_result", "print_together", "run_object"]
 
 #: Kinds whose module of this package says them by its ``print_result(console, result)``.
 _OTHERS = ("ratios", "overlap", "sharpness", "reweight", "noise")
@@ -28,6 +31,9 @@ _NOT_CONVERGED = {
     "eigen": "not every pair is as accurate as asked for: allow more --max-products or loosen --tol",
     "trace": "the interval is wider than asked for: allow more --max-products, or loosen --tol or --atol",
     "density": "not all probes were made",
+    "ratios": "not all mini-batches were taken",
+    "sharpness": "the interval is wider than asked for: allow more directions, or loosen --tol",
+    "noise": "the interval is wider than asked for: allow more --max-products, or loosen --tol",
 }
 
 
@@ -48,6 +54,8 @@ def drawable(result: Result) -> bool:
     """Whether there is anything to see in a picture yet."""
     if isinstance(result, EigenResult):
         return bool(len(result.eigenvalues))
+    if isinstance(result, RatiosResult):
+        return bool(result.batches)
     return not math.isnan(getattr(result, "trace", 0.0))
 
 
@@ -66,3 +74,13 @@ def print_result(console: Console, result: Result) -> None:
         importlib.import_module(f".{result.kind}", __package__).print_result(console, result)
     else:
         console.pairs(described(result))
+
+
+def print_together(console: Console, done: Sequence[tuple[Result, Path]]) -> None:
+    """Several results of one kind in one table, where the kind has one."""
+    results = [result for result, _ in done]
+    if all(isinstance(result, RatiosResult) for result in results):
+        ratios = importlib.import_module(".ratios", __package__)
+        ratios.print_together(console, results)
+        files = " ".join(dict.fromkeys(shlex.quote(str(file)) for _, file in done))
+        console.out(f"to see them: landscape plot {files} --view training")

@@ -5,6 +5,7 @@ Importing this package imports neither torch nor any user code; :func:`resolve` 
 
 from __future__ import annotations
 
+from landscape.project.checkpoints import configured_checkpoints
 from landscape.project.config import Config, read_config
 from landscape.project.request import NothingToGoOn
 from landscape.project.resolve import Resolved, load_problem, resolve
@@ -16,6 +17,7 @@ __all__ = [
     "NothingToGoOn",
     "ProblemSettings",
     "Resolved",
+    "configured_checkpoints",
     "load_problem",
     "parse_size",
     "read_config",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from landscape.errors import ConfigurationError
 from landscape.linalg.probes import derived_seed
-from landscape.sam.passes import chunks
+from landscape.sam.passes import chunks, largest_entry
 
 __all__ = ["Perturbation", "Perturbed", "conjugate", "p_norm", "random_step", "steepest"]
 
@@ -39,15 +39,10 @@ def conjugate(p: float) -> float:
 
 def p_norm(parts: Sequence[Tensor], p: float) -> float:
     """‖·‖_p of a list of tensors, p in [1, ∞], in float64; entries are divided by the largest first."""
-    largest = _largest(parts)
+    largest = largest_entry(parts)
     if math.isinf(p) or largest == 0 or not math.isfinite(largest):
         return largest
     return float(largest * _power_sum(parts, p, largest) ** (1 / p))
-
-
-def _largest(parts: Sequence[Tensor]) -> float:
-    found = [float(part.detach().abs().max()) for part in parts if part.numel()]
-    return math.nan if any(math.isnan(f) for f in found) else max(found, default=0.0)
 
 
 def _power_sum(parts: Sequence[Tensor], power: float, scale: float) -> float:
@@ -151,15 +146,17 @@ def steepest(
     radius: float,
     p: float,
 ) -> Perturbed:
-    """The ε of length ``radius`` (‖T⁻¹ε‖_p) that maximises εᵀg; zero where g is zero.
+    """The ε of length ``radius`` (‖T⁻¹ε‖_p) that maximises εᵀg; zero where g is, all NaN if g is not finite.
 
     Foret et al. 2021, eq. 2, and with T Kwon et al. 2021, eq. 6.
     """
     exponent = conjugate(p) - 1
     scaled = _Scaled(gradient, weights, scales)
-    largest = max((float(t.abs().max()) for t in scaled if t.numel()), default=0.0)
+    largest = largest_entry(scaled)
     factor = 0.0
-    if largest > 0 and radius != 0:
+    if radius != 0 and not math.isfinite(largest):
+        factor = math.nan
+    elif radius != 0 and largest > 0:
         if math.isinf(exponent):
             factor = radius / sum(int((t.abs() / largest == 1).sum()) for t in scaled)
         elif exponent == 0:

@@ -1,0 +1,328 @@
+"""The work behind ``landscape ratios``, pair of gradients by pair, and its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.analyses.base import Saved, Start, State
+from landscape.analyses.ratios import BATCHES, SIGMA, SWEEP, Settings, minibatch
+from landscape.analyses.work import Work, problem_fields
+from landscape.errors import ConfigurationError, LandscapeError
+from landscape.linalg.probes import derived_seed
+from landscape.machine import is_out_of_memory
+from landscape.parameters import layers
+from landscape.problem import Evaluation, Problem
+from landscape.results import CLASSES, RatiosResult
+from landscape.sam.passes import loss_and_gradient, norm
+from landscape.sam.perturbation import Perturbation, random_step
+from landscape.sam.ratios import Tally, bin_edges, pack, tally
+
+__all__ = ["RatiosWork", "ratios_result"]
+
+#: Examples on which rounding is measured, at most, and the part of the data that this may take.
+_FEW, _PART = 16, 32
+#: What is kept of each pair of gradients.
+_SUMS = ("counts", "uncertain", "histogram", "squares", "inner")
+
+
+class RatiosWork(Work):
+    """One run of ``ratios``.
+
+    ``extra`` holds one row a pair of gradients for each of ``_SUMS``, for ``losses`` and ``lengths``, and for
+    ``sweep`` (pair, length, layer, class).
+    """
+
+    kept = (*_SUMS, "losses", "lengths", "sweep", "gradient", "rounding", "masks")
+
+    def __init__(self, problem: Problem, settings: Settings, start: Start) -> None:
+        self.settings, self.size = settings, minibatch(settings)
+        if self.size is not None and self.size > problem.examples:
+            raise ConfigurationError(
+                f"mini-batches of {self.size} examples cannot be drawn from {problem.examples}",
+                do="use a smaller --minibatch, or --minibatch full",
+            )
+        self.rule = Perturbation(settings.perturb, settings.rho, settings.p, settings.eta, settings.relative)
+        self.layout = problem.selection.layout
+        groups = list(layers(self.layout).values())
+        self.layer_of = [next(i for i, g in enumerate(groups) if name in g) for name in self.layout.names]
+        self.gradient: list[Tensor] | None = None
+        super().__init__(problem, start)
+        if "gradient" in self.extra:
+            flat = torch.from_numpy(np.array(self.extra.pop("gradient")))
+            self.gradient = self.layout.split(flat.to(problem.device))
+        if "rounding" not in self.extra:
+            self.extra["rounding"] = self._rounding()
+
+    @property
+    def total(self) -> int:
+        """Pairs of gradients."""
+        return 1 if self.size is None else self.settings.batches or BATCHES
+
+    @property
+    def done(self) -> int:
+        return len(self.extra.get("losses", ()))
+
+    def evaluate(self) -> Evaluation:
+        """Loss and gradient; the latter is kept if it is needed again."""
+        evaluation = super().evaluate()
+        if self.size is None or self.rule.rule == "friendly":
+            self.gradient = self.layout.split(evaluation.gradient.to(self.problem.dtype))
+        return evaluation
+
+    def run(self) -> Iterator[State]:
+        """One pair of gradients, or as many as mini-batches are asked for."""
+        yield self._state("gradient")
+        while self.done < self.total:
+            self._pair(self.done)
+            if self.done < self.total:
+                yield self._state(f"mini-batch {self.done}")
+        self.gradient = None
+        yield self._state("done", over=True)
+
+    def _pair(self, index: int) -> None:
+        """Both gradients of a mini-batch (of all data), their tally and, for a sweep, further ones."""
+        problem, gradient = self.problem, self.gradient
+        if self.size is not None:
+            rows = _rows(self.seed, index, self.size, problem.examples)
+            problem = problem.minibatch(rows)
+            gradient = loss_and_gradient(problem, self._pieces(problem))[1]
+        assert gradient is not None
+        along = gradient
+        if self.rule.rule == "friendly":
+            assert self.gradient is not None
+            sigma = SIGMA if self.settings.sigma is None else self.settings.sigma
+            along = [g - sigma * full for g, full in zip(gradient, self.gradient, strict=True)]
+        radius = self.rule.radius(norm(gradient))
+        found, codes, loss = self._tally(problem, gradient, along, radius, index)
+        if self.size is None and self.settings.masks:
+            self.extra["masks"] = pack(codes)
+        del codes
+        sweep = []
+        if self.settings.rho_sweep:
+            for factor in SWEEP:
+                one = (
+                    found if factor == 1 else self._tally(problem, gradient, along, factor * radius, index)[0]
+                )
+                sweep.append(one.counts.sum(0))
+        self._append({**found.arrays(), "losses": loss, "lengths": radius, "sweep": np.array(sweep)})
+
+    def _append(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            value = np.asarray(value)[None]
+            before = self.extra.get(name)
+            self.extra[name] = value if before is None else np.concatenate([before, value])
+
+    def _tally(
+        self, problem: Problem, gradient: list[Tensor], along: list[Tensor], radius: float, index: int
+    ) -> tuple[Tally, Tensor, float]:
+        moved = self._moved(problem, along, radius, index)
+        loss, perturbed = loss_and_gradient(problem, self._pieces(problem), moved)
+        found, codes = tally(
+            gradient,
+            perturbed,
+            problem.selection.tensors,
+            moved,
+            layer_of=self.layer_of,
+            rounding=self._absolute(gradient) if radius else [0.0] * len(gradient),
+        )
+        return found, codes, loss
+
+    def _moved(self, problem: Problem, along: list[Tensor], radius: float, index: int) -> list[Tensor]:
+        """w + ε, written afresh."""
+        weights = [w.detach() for w in problem.selection.tensors]
+        if self.rule.rule == "random":
+            steps = random_step(weights, radius, self.seed, f"perturbation {index}")
+            return [w + step for w, step in zip(weights, steps, strict=True)]
+        return self.rule.steps(along, weights, self.layout.names, radius).moved()
+
+    def _pieces(self, problem: Problem) -> Any:
+        return problem.pieces(self.strategy["micro_batch"])
+
+    def _absolute(self, gradient: Sequence[Tensor]) -> list[float]:
+        """What an element of each tensor may be wrong by: the relative error times the layer's rms."""
+        relative = self.extra["rounding"]
+        squares, sizes = np.zeros(len(relative)), np.zeros(len(relative))
+        for part, layer in zip(gradient, self.layer_of, strict=True):
+            squares[layer] += norm([part]) ** 2
+            sizes[layer] += part.numel()
+        rms = np.sqrt(squares / np.maximum(sizes, 1))
+        return [float(relative[layer] * rms[layer]) for layer in self.layer_of]
+
+    def _rounding(self) -> np.ndarray:
+        """Relative rounding error of an element of each layer's gradient (layers,), on a few examples.
+
+        Against float64 where the arithmetic is float32; float64 itself is taken to be better by the ratio of
+        the two precisions. Where the model does not run in the other one, against the same in two pieces.
+        """
+        problem = self.problem
+        piece = problem.sample(min(_FEW, max(1, problem.examples // _PART)))
+        single = problem.dtype == torch.float32
+        precision = torch.finfo(problem.dtype).eps
+        scale = 1.0 if single else precision / torch.finfo(torch.float32).eps
+        twin = problem.in_dtype(torch.float64 if single else torch.float32)
+        ours = loss_and_gradient(problem, [piece])[1]
+        try:
+            theirs = loss_and_gradient(twin, [twin.recast(piece)])[1]
+        except (RuntimeError, TypeError, ValueError, LandscapeError) as error:
+            if is_out_of_memory(error):
+                raise
+            scale, half = 1.0, max(1, piece.examples // 2)
+            parts = [*problem.cut(piece, slice(0, half)), *problem.cut(piece, slice(half, None))]
+            theirs = loss_and_gradient(problem, parts)[1]
+        sizes = np.zeros(max(self.layer_of, default=-1) + 1)
+        wrong, length = np.zeros_like(sizes), np.zeros_like(sizes)
+        for a, b, layer in zip(ours, theirs, self.layer_of, strict=True):
+            wrong[layer] += norm([a.double() - b.double()]) ** 2
+            length[layer] += norm([b]) ** 2
+        return np.maximum(precision, scale * np.sqrt(wrong / np.where(length > 0, length, 1)))
+
+    def _state(self, text: str, over: bool = False) -> State:
+        return self.state(text, self._save, done=self.done, total=self.total, over=over)
+
+    def _save(self) -> Saved:
+        arrays = dict(self.extra)
+        if self.gradient is not None:
+            arrays["gradient"] = torch.cat([g.reshape(-1) for g in self.gradient]).cpu().numpy()
+        return Saved(arrays, dict(self.counters))
+
+
+def _rows(seed: int, index: int, size: int, examples: int) -> Tensor:
+    """The examples of a mini-batch, without replacement, in the data's order."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, f"mini-batch {index}"))
+    return torch.randperm(examples, generator=generator)[:size].sort().values
+
+
+def ratios_result(problem: Problem, settings: Settings, saved: Saved) -> RatiosResult:
+    """The result of the pairs that there are: means over them and standard errors."""
+    a, c, n = saved.arrays, saved.counters, problem.size
+    size = minibatch(settings)
+    pairs = len(a.get("losses", ()))
+    if not pairs:
+        a = {**a, **_nothing(len(a["rounding"]), settings.rho_sweep)}
+    counts = a["counts"].sum(1).astype(float)
+    count, count_error = _mean(counts, size)
+    fraction, fraction_error = count / n, count_error / n
+    shares = [_mean(_shares(a["squares"][:, row]), size) for row in (0, 1)]
+    figures: dict[str, Any] = {}
+    for name, values in _figures(a).items():
+        figures[name], figures[f"{name}_error"] = _scalar(values, size)
+    low, high = bin_edges()
+    lengths = a["lengths"]
+    return RatiosResult(
+        status="complete"
+        if pairs == (1 if size is None else settings.batches or BATCHES)
+        else "not_converged",
+        perturb=settings.perturb,
+        p=settings.p,
+        rho=settings.rho,
+        relative=settings.relative,
+        length=float(np.sqrt(a["inner"][:, 1]).mean()) if pairs else math.nan,
+        eta=settings.eta if settings.perturb == "adaptive" else None,
+        sigma=(SIGMA if settings.sigma is None else settings.sigma)
+        if settings.perturb == "friendly"
+        else None,
+        minibatch=size,
+        batches=pairs,
+        classes=np.array(list(CLASSES), dtype=object),
+        counts=count,
+        count_errors=count_error,
+        fractions=fraction,
+        fraction_errors=fraction_error,
+        uncertain=a["uncertain"].sum(1).mean(0) / n,
+        rounding=float(a["rounding"].max(initial=0.0)),
+        gradient_shares=shares[0][0],
+        gradient_share_errors=shares[0][1],
+        perturbed_shares=shares[1][0],
+        perturbed_share_errors=shares[1][1],
+        perturbed_loss=float(a["losses"].mean()) if pairs else math.nan,
+        bin_low=low,
+        bin_high=high,
+        histogram=a["histogram"].mean(0),
+        passes=pairs * (2 + (len(SWEEP) - 1 if settings.rho_sweep else 0)),
+        seconds=c["seconds"],
+        masks=a.get("masks"),
+        **figures,
+        **(_layer_fields(problem, a["counts"], size) if settings.per_layer else {}),
+        **(_sweep_fields(a["sweep"] / n, lengths, size) if settings.rho_sweep else {}),
+        **problem_fields(problem, saved),
+    )
+
+
+def _nothing(count: int, sweep: bool) -> dict[str, np.ndarray]:
+    """Figures of a run that was stopped before its first pair: means of no values are NaN."""
+    kinds, bins = len(CLASSES), len(bin_edges()[0])
+    shapes = {
+        "counts": (1, count, kinds),
+        "uncertain": (1, count, kinds),
+        "histogram": (1, bins),
+        "squares": (1, 2, kinds),
+        "inner": (1, 3),
+        "losses": (1,),
+        "lengths": (1,),
+        "sweep": (1, len(SWEEP) if sweep else 0, kinds),
+    }
+    return {name: np.full(shape, math.nan) for name, shape in shapes.items()}
+
+
+def _mean(values: np.ndarray, size: int | None) -> tuple[np.ndarray, np.ma.MaskedArray]:
+    """Mean over the first axis and its standard error, masked where there is one pair or all data."""
+    mean = values.mean(0)
+    if size is None or len(values) < 2:
+        return mean, np.ma.array(np.full(mean.shape, math.nan), mask=True)
+    return mean, np.ma.array(values.std(0, ddof=1) / math.sqrt(len(values)))
+
+
+def _scalar(values: np.ndarray, size: int | None) -> tuple[float, float | None]:
+    mean, error = _mean(values, size)
+    return float(mean), None if np.ma.is_masked(error) else float(error)
+
+
+def _shares(squares: np.ndarray) -> np.ndarray:
+    """Each class's share of the sum (pairs, classes); zeros where that is zero."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole = squares.sum(1, keepdims=True)
+        return np.where(whole > 0, squares / np.where(whole > 0, whole, 1), 0.0)
+
+
+def _figures(a: dict[str, np.ndarray] | Any) -> dict[str, np.ndarray]:
+    """Figures of each pair; NaN where a gradient is zero or not finite, or nothing was moved."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        g, h = np.sqrt(a["squares"].sum(2)).T
+        inner, length2, change = a["inner"].T
+        names, counts = list(CLASSES), a["counts"].sum(1)
+        same = counts[:, [names.index(n) for n in ("ckpt1", "ckpt2", "equal")]].sum(1)
+        known = counts.sum(1) - counts[:, [names.index(n) for n in ("dead", "born", "nonfinite")]].sum(1)
+        return {
+            "gradient_norm_ratio": h / g,
+            "cosine": inner / (g * h),
+            "sign_agreement": same / known,
+            "directional_curvature": change / length2,
+        }
+
+
+def _layer_fields(problem: Problem, counts: np.ndarray, size: int | None) -> dict[str, Any]:
+    layout = problem.selection.layout
+    groups = layers(layout)
+    parameters = np.array([layout.count(members) for members in groups.values()])
+    fractions, errors = _mean(counts / np.maximum(parameters, 1)[None, :, None], size)
+    return {
+        "layers": np.array(list(groups), dtype=object),
+        "layer_parameters": parameters,
+        "layer_fractions": fractions,
+        "layer_fraction_errors": errors,
+    }
+
+
+def _sweep_fields(fractions: np.ndarray, lengths: np.ndarray, size: int | None) -> dict[str, Any]:
+    mean, errors = _mean(fractions, size)
+    return {
+        "rho_sweep": np.array(SWEEP) * float(lengths.mean()),
+        "sweep_fractions": mean,
+        "sweep_errors": errors,
+    }

@@ -1,0 +1,161 @@
+"""Classes of the gradient ratio r = g'/g, found by comparing and never by dividing.
+
+With g = ∇L(w) and g' = ∇L(w + ε), r_i = 1 + (Hε)_i/g_i + O(ρ²): for ε = ρ g/‖g‖ and small ρ, the class ckpt1
+(r > 1) says that (Hg)_i and g_i have one sign, and a change of sign (ckpt3, ckpt4) takes |ρ(Hu)_i| > |g_i|,
+which also a gradient that has become small brings about.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.results import CLASSES
+from landscape.sam.passes import CHUNK, chunks
+
+__all__ = ["OCTAVES", "Tally", "bin_edges", "classify", "octaves", "pack", "tally"]
+
+NAMES = tuple(CLASSES)
+_CKPT1, _CKPT2, _CKPT3, _CKPT4, _EQUAL, _OPPOSITE, _DEAD, _BORN, _KILLED, _NONFINITE = range(len(NAMES))
+#: |r| from 2^−OCTAVES to 2^OCTAVES has a bin for each octave; what is beyond, one at either end.
+OCTAVES = 12
+_PER_SIGN = 2 * OCTAVES + 2
+
+
+def classify(g: Tensor, h: Tensor) -> Tensor:
+    """The class of each pair of elements, uint8 in the order of ``CLASSES``; g, h of one shape and dtype.
+
+    >>> g = torch.tensor([1.0, 1.0, -1.0, 1.0, 0.0])
+    >>> [NAMES[i] for i in classify(g, torch.tensor([2.0, 0.5, 3.0, 1.0, 0.0]))]
+    ['ckpt1', 'ckpt2', 'ckpt3', 'equal', 'dead']
+    """
+    sign, a, b = g.sign() * h.sign(), g.abs(), h.abs()
+    kept, turned = sign > 0, sign < 0
+    code = torch.full(g.shape, _DEAD, dtype=torch.uint8, device=g.device)
+    code[kept & (b > a)] = _CKPT1
+    code[kept & (b < a)] = _CKPT2
+    code[turned & (b > a)] = _CKPT3
+    code[turned & (b < a)] = _CKPT4
+    code[kept & (b == a)] = _EQUAL
+    code[turned & (b == a)] = _OPPOSITE
+    code[(g == 0) & (h != 0)] = _BORN
+    code[(g != 0) & (h == 0)] = _KILLED
+    code[~(torch.isfinite(g) & torch.isfinite(h))] = _NONFINITE
+    return code
+
+
+def octaves(g: Tensor, h: Tensor) -> Tensor:
+    """⌊log₂|h/g|⌋ of finite elements that are not zero, exactly, from exponents and mantissas; int64."""
+    (m, e), (n, f) = torch.frexp(g.abs()), torch.frexp(h.abs())
+    return f.long() - e.long() - (n < m).long()
+
+
+def bin_edges() -> tuple[np.ndarray, np.ndarray]:
+    """(lower, upper) ends of the histogram's bins of r, ascending; the outermost ones are infinite."""
+    inner = 2.0 ** np.arange(-OCTAVES, OCTAVES + 1)
+    low, high = np.concatenate([[0.0], inner]), np.concatenate([inner, [math.inf]])
+    return np.concatenate([-high[::-1], low]), np.concatenate([-low[::-1], high])
+
+
+def _bins(g: Tensor, h: Tensor, code: Tensor) -> Tensor:
+    """How many ratios lie in each bin, (2·_PER_SIGN,) int64."""
+    there = code <= _OPPOSITE
+    g, h = g[there], h[there]
+    k = octaves(g, h).clamp(-OCTAVES - 1, OCTAVES) + OCTAVES + 1
+    positive = g.sign() * h.sign() > 0
+    return torch.bincount(torch.where(positive, _PER_SIGN + k, _PER_SIGN - 1 - k), minlength=2 * _PER_SIGN)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one pair of gradients gives, summed over the elements; every array as long as there are classes.
+
+    Attributes:
+        counts, uncertain: (layers, classes) int64.
+        histogram: (bins,) int64.
+        squares: (2, classes) Σg² and Σg'² in each class.
+        inner: g·g', ‖d‖², (g' − g)·d with d = w' − w, as it was rounded.
+    """
+
+    counts: np.ndarray
+    uncertain: np.ndarray
+    histogram: np.ndarray
+    squares: np.ndarray
+    inner: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return dict(vars(self))
+
+
+def tally(
+    gradient: Sequence[Tensor],
+    perturbed: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    moved: Sequence[Tensor],
+    *,
+    layer_of: Sequence[int],
+    rounding: Sequence[float],
+) -> tuple[Tally, Tensor]:
+    """Classes, histogram and sums of two gradients at ``weights`` and ``moved``; and the codes (n,) uint8.
+
+    Args:
+        layer_of: the layer of each parameter tensor, counted from 0.
+        rounding: what an element of each tensor's gradient may be wrong by; an element is uncertain if it is
+            so near to r = ±1 or 0 or to g = 0.
+    """
+    layers = max(layer_of, default=-1) + 1
+    counts = torch.zeros((layers, len(NAMES)), dtype=torch.int64)
+    uncertain = torch.zeros_like(counts)
+    histogram = torch.zeros(2 * _PER_SIGN, dtype=torch.int64)
+    squares = torch.zeros((2, len(NAMES)), dtype=torch.float64)
+    inner = torch.zeros(3, dtype=torch.float64)
+    codes: list[Tensor] = []
+    for i, layer in enumerate(layer_of):
+        for g, h, w, v in chunks(gradient[i], perturbed[i], weights[i], moved[i]):
+            code = classify(g, h)
+            codes.append(code.cpu())
+            index = code.long()
+            near = _near(g, h, rounding[i]) & (code != _DEAD)  # zero twice is no accident of rounding
+            counts[layer] += torch.bincount(index, minlength=len(NAMES)).cpu()
+            uncertain[layer] += torch.bincount(index[near], minlength=len(NAMES)).cpu()
+            histogram += _bins(g, h, code).cpu()
+            g, h, d = g.double(), h.double(), v.double() - w.double()
+            for row, x in enumerate((g, h)):
+                squares[row] += torch.bincount(index, x.square(), len(NAMES)).cpu()
+            inner += torch.stack([g @ h, d @ d, (h - g) @ d]).cpu()
+    parts = [part.numpy() for part in (counts, uncertain, histogram, squares, inner)]
+    return Tally(*parts), torch.cat(codes) if codes else torch.zeros(0, dtype=torch.uint8)
+
+
+def _near(g: Tensor, h: Tensor, rounding: float) -> Tensor:
+    """Whether an error of ``rounding`` in either gradient may put an element into another class."""
+    if rounding == 0:
+        return torch.zeros_like(g, dtype=torch.bool)
+    a, b = g.abs(), h.abs()
+    return ((b - a).abs() <= 2 * rounding) | (torch.minimum(a, b) <= rounding)
+
+
+def pack(codes: Tensor) -> np.ndarray:
+    """One bit a class and element: (classes, ⌈n/8⌉) uint8; bit i of a row, lowest first, is element i.
+
+    >>> pack(torch.tensor([0, 3, 0], dtype=torch.uint8))[[0, 3], 0].tolist()
+    [5, 2]
+    """
+    array = codes.numpy()
+    packed = np.zeros((len(NAMES), -(-len(array) // 8)), dtype=np.uint8)
+    for first, part in _blocks(array):
+        for row in range(len(NAMES)):
+            bits = np.packbits(part == row, bitorder="little")
+            packed[row, first // 8 : first // 8 + len(bits)] = bits
+    return packed
+
+
+def _blocks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Pieces whose beginnings are multiples of eight."""
+    for first in range(0, len(array), CHUNK):
+        yield first, array[first : first + CHUNK]
