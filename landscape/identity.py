@@ -74,7 +74,7 @@ def _function(problem: Problem) -> list[str]:
     for dtype, digits in ((torch.float64, 6), (problem.dtype, 3)):
         with contextlib.suppress(RuntimeError, LandscapeError), preserved_randomness():
             twin = problem.in_dtype(dtype)
-            found = twin.measure([next(iter(twin.pieces(4)))])
+            found = twin.measure([next(iter(twin.pieces(2)))])
             return [f"{value:.{digits}g}" for value in (found.loss, float(found.gradient.norm()))]
     return []  # what is wrong will be said when the work begins
 

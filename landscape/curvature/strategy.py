@@ -85,12 +85,12 @@ def choose_pieces(problem: Problem, reserved: int = 0) -> Strategy:
         size = problem.batch_size or problem.examples
         return Strategy(size, -(-problem.examples // size), 0, 0)
     budget = max(0, problem.memory - reserved)
-    per_example = max(1.0, graph_bytes_per_example(problem))
+    per_example = max(1.0, graph_bytes_per_example(problem, few=1))
     largest = min(max(1, int(budget / 2 / per_example)), problem.examples)
-    ladder, tried = _Ladder(largest), 0
+    ladder, left = _Ladder(largest), int(_TRIAL * problem.examples)
     for piece in ladder.timed(problem):
-        tried += piece.examples
-        if tried > _TRIAL * problem.examples:
+        left -= piece.examples
+        if left < 0:
             break
         problem.measure([piece])
     best = ladder.best()
@@ -113,9 +113,9 @@ def graph_bytes(problem: Problem, examples: int, per_example: float) -> int:
     return int(per_example * examples) + problem.size * torch.finfo(problem.dtype).bits // 8
 
 
-def graph_bytes_per_example(problem: Problem) -> float:
+def graph_bytes_per_example(problem: Problem, few: int = 4) -> float:
     """Memory that the first-order graph of one example keeps, measured on a few examples."""
-    few = 4 if not problem.train_mode else problem.batch_size or problem.examples
+    few = few if not problem.train_mode else problem.batch_size or problem.examples
     piece = next(iter(problem.pieces(few)))
     given = [*problem.model.parameters(), *problem.model.buffers(), *tensors_in(piece.batch)]
     own = {tensor.untyped_storage().data_ptr() for tensor in given}
