@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from landscape.api import density, eigen, open, trace
+    from landscape.api import density, eigen, noise, open, overlap, ratios, reweight, sharpness, trace
     from landscape.checkpoint import inspect_checkpoint, load_checkpoint, load_into, save_checkpoint
     from landscape.errors import LandscapeError
     from landscape.problem import Problem
@@ -24,8 +24,13 @@ __all__ = [
     "load_checkpoint",
     "load_into",
     "load_problem",
+    "noise",
     "open",
+    "overlap",
+    "ratios",
+    "reweight",
     "save_checkpoint",
+    "sharpness",
     "trace",
 ]
 
@@ -38,8 +43,13 @@ _HOMES = {
     "load_checkpoint": "checkpoint",
     "load_into": "checkpoint",
     "load_problem": "project",
+    "noise": "api",
     "open": "api",
+    "overlap": "api",
+    "ratios": "api",
+    "reweight": "api",
     "save_checkpoint": "checkpoint",
+    "sharpness": "api",
     "trace": "api",
 }
 

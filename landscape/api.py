@@ -8,9 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from landscape.analyses import density as _density
 from landscape.analyses import eigen as _eigen
+from landscape.analyses import noise as _noise
+from landscape.analyses import overlap as _overlap
+from landscape.analyses import ratios as _ratios
+from landscape.analyses import reweight as _reweight
+from landscape.analyses import sharpness as _sharpness
 from landscape.analyses import trace as _trace
 from landscape.errors import ConfigurationError
-from landscape.results import DensityResult, EigenResult, Result, TraceResult
+from landscape.joint import JointSettings, combine
+from landscape.results import (
+    DensityResult,
+    EigenResult,
+    NoiseResult,
+    OverlapResult,
+    RatiosResult,
+    Result,
+    ReweightResult,
+    SharpnessResult,
+    TraceResult,
+)
 from landscape.run import Observer, RunSettings, execute
 from landscape.settings import from_mapping, options_of
 from landscape.store import ResultFile
@@ -18,7 +34,17 @@ from landscape.store import ResultFile
 if TYPE_CHECKING:
     from landscape.problem import Problem
 
-__all__ = ["density", "eigen", "open", "trace"]
+__all__ = [
+    "density",
+    "eigen",
+    "noise",
+    "open",
+    "overlap",
+    "ratios",
+    "reweight",
+    "sharpness",
+    "trace",
+]
 
 
 def eigen(
@@ -63,6 +89,70 @@ def density(
     """
     result = _execute("density", _density.Settings, problem, options, observer, inputs)
     assert isinstance(result, DensityResult)
+    return result
+
+
+def ratios(problem: Problem, *, observer: Observer | None = None, **options: Any) -> RatiosResult:
+    """Classes of the ratio of the gradient at SAM's perturbed weights to the gradient.
+
+    Keywords are the options of ``landscape ratios``: ``rho=0.05, relative=False, p=2.0, perturb="gradient",
+    minibatch="full", batches=None, rho_sweep=False, …`` and those of a run as for :func:`eigen`.
+    """
+    result = _execute("ratios", _ratios.Settings, problem, options, observer, ())
+    assert isinstance(result, RatiosResult)
+    return result
+
+
+def overlap(results: Sequence[RatiosResult], **options: Any) -> OverlapResult:
+    """How far a class of gradient ratios holds the same parameters at several steps, against chance.
+
+    Args:
+        results: of :func:`ratios` on the full batch, of one model at several checkpoints.
+        options: of ``landscape overlap``, such as ``ratio_class="ckpt1"``.
+
+    Raises:
+        LandscapeError: wrong options, or results that cannot be compared.
+    """
+    settings = from_mapping(_overlap.Settings, options, "overlap()")
+    result = combine("overlap", results, settings, JointSettings(), command="landscape.overlap", store=False)
+    assert isinstance(result, OverlapResult)
+    return result
+
+
+def sharpness(
+    problem: Problem, *, observer: Observer | None = None, inputs: Sequence[Result] = (), **options: Any
+) -> SharpnessResult:
+    """How far the loss rises within a distance of the weights, and what gradient and Hessian predict of it.
+
+    Keywords are the options of ``landscape sharpness``: ``kind="sam", rho=0.05, p=2.0, steps, m, …`` and
+    those of a run as for :func:`eigen`. ``inputs`` may hold the result of :func:`trace`, to compare with.
+    """
+    result = _execute("sharpness", _sharpness.Settings, problem, options, observer, inputs)
+    assert isinstance(result, SharpnessResult)
+    return result
+
+
+def reweight(problem: Problem, *, observer: Observer | None = None, **options: Any) -> ReweightResult:
+    """The weight that 1-SAM gives to each example, and its logit and Jacobian parts.
+
+    Keywords are the options of ``landscape reweight``, ``rho=0.05, relative=False, …``, and those of a run as
+    for :func:`eigen`. Which labels are wrong is said by ``Problem(…, noisy=…)``.
+    """
+    result = _execute("reweight", _reweight.Settings, problem, options, observer, ())
+    assert isinstance(result, ReweightResult)
+    return result
+
+
+def noise(
+    problem: Problem, *, observer: Observer | None = None, inputs: Sequence[Result] = (), **options: Any
+) -> NoiseResult:
+    """How the covariance of per-example gradients is aligned with the Gauss–Newton matrix and the Hessian.
+
+    Keywords are the options of ``landscape noise`` and those of a run as for :func:`eigen`. ``inputs`` may
+    hold the result of ``eigen(problem, eigenvectors=True)``.
+    """
+    result = _execute("noise", _noise.Settings, problem, options, observer, inputs)
+    assert isinstance(result, NoiseResult)
     return result
 
 

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from . import density, doctor, eigen, init, inspect, overlap, plot, ratios, reweight, rm, show, trace
+from . import (
+    density,
+    doctor,
+    eigen,
+    init,
+    inspect,
+    noise,
+    overlap,
+    plot,
+    ratios,
+    reweight,
+    rm,
+    sharpness,
+    show,
+    trace,
+)
 
 __all__ = ["COMMANDS"]
 
@@ -17,7 +32,9 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "density": density.command,
     "ratios": ratios.command,
     "overlap": overlap.command,
+    "sharpness": sharpness.command,
     "reweight": reweight.command,
+    "noise": noise.command,
     "show": show.command,
     "plot": plot.command,
     "rm": rm.command,

@@ -4,6 +4,7 @@ from landscape.results.base import STATUSES, ProblemResult, Quantity, Result, js
 from landscape.results.density import DensityResult
 from landscape.results.eigen import EigenResult
 from landscape.results.matrix import MatrixResult
+from landscape.results.noise import NoiseResult
 from landscape.results.overlap import OverlapResult
 from landscape.results.provenance import CheckpointReference, Provenance
 from landscape.results.ratios import CLASSES, RatiosResult
@@ -18,6 +19,7 @@ __all__ = [
     "DensityResult",
     "EigenResult",
     "MatrixResult",
+    "NoiseResult",
     "OverlapResult",
     "ProblemResult",
     "Provenance",

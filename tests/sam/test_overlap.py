@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -33,11 +32,10 @@ def as_set(mask: np.ndarray, n: int) -> set[int]:
 
 
 @pytest.fixture(params=["counted by NumPy", "looked up"])
-def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy 1 cannot count bits."""
     if request.param == "looked up":
         monkeypatch.setattr(overlap, "_ones", overlap._ones_of_bytes)
-    yield
 
 
 @pytest.mark.usefixtures("_both_ways")
@@ -94,7 +92,7 @@ def test_mean_and_variance_are_those_of_the_hypergeometric_law(data: st.DataObje
     assert law.expected == pytest.approx(a * b / n, rel=1e-14)
     closed = a * b * (n - a) * (n - b) / (n * n * (n - 1)) if n > 1 else 0.0
     assert law.deviation**2 == pytest.approx(closed, rel=1e-12, abs=1e-12)
-    if n > 3:  # SciPy divides by zero below
+    if n > 3 and 0 < a < n and 0 < b < n:  # SciPy divides by zero elsewhere
         variance = float(hypergeom.stats(n, a, b, moments="v"))
         assert law.deviation**2 == pytest.approx(variance, rel=1e-9, abs=1e-9)
 
