@@ -38,9 +38,9 @@ def looks_of(budget: int, tol: float, confidence: float) -> list[tuple[int, floa
 def average(values: Sequence[float] | np.ndarray, risk: float, variance: float | None = None) -> Average:
     """The mean of independent ``values`` (p,) and its half-width by Student's t.
 
-    Where most of the curvature lies in a few directions the values are skew, and a handful of them may all
-    miss what makes their variance large: 8 values of a matrix of rank one covered 87 %, not 95 %. ``variance``
-    is another estimate of the variance of one value, see :func:`landscape.linalg.looks.half_width`.
+    Where most of the curvature lies in a few directions the values are skew, and a handful may all miss
+    what makes their variance large: 8 values of a matrix of rank one covered 87 %, not 95 %. ``variance`` is
+    another estimate of the variance of one value, see :func:`landscape.linalg.looks.half_width`.
     """
     values = np.asarray(values, dtype=np.float64)
     p = len(values)
