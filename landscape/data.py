@@ -24,6 +24,7 @@ __all__ = [
     "inputs_of",
     "joined",
     "map_tensors",
+    "marks",
     "read_data",
     "rows_of",
     "targets_of",
@@ -132,6 +133,8 @@ class Data:
         examples: how many there are.
         fingerprint: SHA-256 of shapes, dtypes and contents, in order.
         notes: what a user should know about how it was read.
+        rows: (examples,) int64: the numbers that the examples of a subset have in the whole data.
+        whole: how many examples were given, a subset's others included.
     """
 
     batches: list[Batch] | None
@@ -139,6 +142,8 @@ class Data:
     fingerprint: str
     source: Iterable[Batch] | None = None
     notes: tuple[str, ...] = ()
+    rows: Tensor | None = None
+    whole: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches) if self.batches is not None else read(self.source or ())
@@ -196,8 +201,11 @@ def read_data(data: Any, *, limit: int, samples: int | None = None, sample_seed:
     """
     source, notes = _as_batches(data)
     _check_repeatable(source)
+    rows: Tensor | None = None
+    whole: int | None = None
     if samples is not None:
-        source, notes = _subset(source, samples, sample_seed, notes)
+        source, rows, whole, note = _subset(source, samples, sample_seed)
+        notes += (note,)
     kept: list[Batch] | None = []
     digest, used, examples = _Fingerprint(), 0, 0
     for batch in read(source):
@@ -216,10 +224,11 @@ def read_data(data: Any, *, limit: int, samples: int | None = None, sample_seed:
                     )
     if examples == 0:
         raise DataError("the data set is empty", found=f"no examples in {type(data).__name__}")
+    whole = examples if whole is None else whole
     if kept is None:
         notes += (f"data of {used / 1e9:.1f} GB are read again at every pass (--memory is less)",)
-        return Data(None, examples, digest.hexdigest(), source, notes)
-    return Data(joined(kept), examples, digest.hexdigest(), None, notes)
+        return Data(None, examples, digest.hexdigest(), source, notes, rows, whole)
+    return Data(joined(kept), examples, digest.hexdigest(), None, notes, rows, whole)
 
 
 class _Fingerprint:
@@ -319,15 +328,41 @@ def joined(batches: list[Batch]) -> list[Batch]:
     return [map_tensors(lambda _: next(parts), batches[0])]
 
 
+def marks(noisy: Any, data: Data) -> Tensor:
+    """Which examples of ``data`` are marked, (examples,) bool, from one mark for each that was given.
+
+    Raises:
+        DataError: another number of marks, or marks that are not true or false, 1 or 0.
+    """
+    try:
+        given = torch.as_tensor(_tensor(noisy) if isinstance(noisy, np.ndarray) else noisy).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            "noisy marks are true or false for each example", found=type(noisy).__name__
+        ) from error
+    if given.shape != (data.whole,):
+        number = str(len(given)) if given.ndim == 1 else f"an array {tuple(given.shape)}"
+        raise DataError(
+            "the marks of noisy labels do not belong to these data",
+            found=f"{number} marks, {data.whole} examples",
+            do="give one mark for each example, in the order of the data",
+        )
+    if other := [value for value in np.unique(given.numpy()).tolist() if value not in (0, 1)]:
+        raise DataError("a mark of a noisy label is true or false, 1 or 0", found=repr(other[0]))
+    chosen = given == 1
+    return chosen if data.rows is None else chosen[data.rows]
+
+
 def _form(batch: Batch) -> str:
     """A batch without its tensors: batches are joined only if all the rest is equal."""
     return repr(map_tensors(lambda _: torch.empty(0), batch))
 
 
-def _subset(
-    source: Iterable[Batch], samples: int, seed: int, notes: tuple[str, ...]
-) -> tuple[list[Batch], tuple[str, ...]]:
-    """A random subset, in the data's order; two passes, so that only the subset is held."""
+def _subset(source: Iterable[Batch], samples: int, seed: int) -> tuple[list[Batch], Tensor, int, str]:
+    """(a random subset, in the data's order, its numbers there, how many there are, what to tell the user).
+
+    Two passes, so that only the subset is held.
+    """
     if isinstance(source, Iterator):
         source = list(read(source))
     total = sum(examples_in(batch) for batch in read(source))
@@ -339,6 +374,7 @@ def _subset(
         first += count
         if len(rows):
             kept.append(rows_of(batch, rows))
+    note = f"a random subset of {samples} of {total} examples (sample seed {seed})"
     if samples >= total:
-        return kept, (*notes, f"--samples {samples}: all {total} examples are used")
-    return kept, (*notes, f"a random subset of {samples} of {total} examples (sample seed {seed})")
+        note = f"--samples {samples}: all {total} examples are used"
+    return kept, chosen, total, note

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from landscape.data import (
     inputs_of,
     joined,
     map_tensors,
+    marks,
     read_data,
     rows_of,
     targets_of,
@@ -86,6 +88,8 @@ class Problem:
         memory: bytes to use; half of what is free without.
         threads: for the arithmetic, while a run lasts.
         expect_loss: what the loss must be, to 1 %, or the run stops before it begins.
+        noisy: marks the examples whose labels are wrong: true or false (or 1, 0) for each of the data, before
+            ``samples`` chooses. The loss does not know of it.
 
     Raises:
         ConfigurationError, DataError: what was given does not fit together.
@@ -109,6 +113,7 @@ class Problem:
         memory: int | None = None,
         threads: int | None = None,
         expect_loss: float | None = None,
+        noisy: Any = None,
         checkpoint: CheckpointReference | None = None,
         description: Mapping[str, str] | None = None,
     ) -> None:
@@ -124,6 +129,7 @@ class Problem:
         self.train_mode, self.weight_decay, self.threads = train_mode, weight_decay, threads
         self.memory = memory or available_memory(self.device) // 2
         self.data: Data = read_data(data, limit=self.memory // 4, samples=samples, sample_seed=sample_seed)
+        self.noisy: Tensor | None = None if noisy is None else marks(noisy, self.data)
         self.batch_size = min(batch_size, self.data.examples) if batch_size else None
         self.checkpoint, self.expect_loss = checkpoint, expect_loss
         self.selection: Selection = select_parameters(self.model, params)
@@ -144,6 +150,7 @@ class Problem:
             "mode": "train" if train_mode else "eval",
             "statistical_batch": self.batch_size if train_mode else None,
             "weight_decay": weight_decay,
+            **({} if self.noisy is None else {"noisy": hashlib.sha256(self.noisy.numpy().data).hexdigest()}),
         }
 
     @property
@@ -235,7 +242,9 @@ class Problem:
                 parts.append(rows_of(batch, inside))
         twin = copy.copy(self)
         twin.__dict__.pop("terms", None)
-        twin.data = replace(self.data, batches=joined(parts), examples=len(rows))
+        known = rows if self.data.rows is None else self.data.rows[rows]
+        twin.data = replace(self.data, batches=joined(parts), examples=len(rows), rows=known)
+        twin.noisy = None if self.noisy is None else self.noisy[rows]
         twin.batch_size = min(self.batch_size, len(rows)) if self.batch_size else None
         twin._twins = {}
         return twin
@@ -422,7 +431,7 @@ class Problem:
         """
         if self.train_mode:
             return
-        piece = self.sample(min(16, max(8, self.examples // 4)))
+        piece = self.sample(min(16, max(6, self.examples // 8)))
         with self.arithmetic(), torch.no_grad(), preserved_randomness():
             first, again = (float(self._mean(piece, check=True)[0]) for _ in range(2))
         if modules := training_modules(self.model):

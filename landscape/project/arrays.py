@@ -1,11 +1,14 @@
 """Data from array files: ``x``, ``y`` and, optionally, ``mask`` in ``.npz``, ``.h5`` or ``.safetensors``.
 
+Which labels are noisy may stand beside them: ``noisy`` (true or false, 1 or 0, for each example) or
+``clean_y`` (the right labels, of ``y``'s shape).
+
 Nothing in such a file is run, and an HDF5 file cannot make another file be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +19,13 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["SUFFIXES", "apply_mask", "read_arrays"]
+__all__ = ["SUFFIXES", "apply_mask", "marks_beside", "masked_marks", "read_arrays", "read_named"]
 
 #: The file names that are array files.
 SUFFIXES = (".npz", ".h5", ".hdf5", ".safetensors")
 
 _NAMES = ("x", "y", "mask")
+_MARKS = ("noisy", "clean_y")
 
 
 def read_arrays(path: Path) -> dict[str, torch.Tensor]:
@@ -34,13 +38,7 @@ def read_arrays(path: Path) -> dict[str, torch.Tensor]:
         DataError: unreadable, ``x`` or ``y`` missing, arrays that are not numbers, and, in HDF5, links,
             external storage and virtual data sets.
     """
-    if not path.is_file():
-        names = (
-            [p.name for p in path.parent.glob("*") if p.suffix in SUFFIXES] if path.parent.is_dir() else []
-        )
-        raise DataError(f"No data file {shown(path)}", do=nearest(path.name, names))
-    read = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix, _hdf5)
-    arrays = read(path)
+    arrays = read_named(path, _NAMES, ("x", "y"))
     if (
         arrays["y"].dtype.is_floating_point
         or arrays["y"].dtype.is_complex
@@ -48,6 +46,54 @@ def read_arrays(path: Path) -> dict[str, torch.Tensor]:
     ):
         return arrays
     return {**arrays, "y": arrays["y"].long()}
+
+
+def marks_beside(path: Path) -> torch.Tensor | None:
+    """Which examples of an array file have noisy labels, as the file itself says, or None if it does not.
+
+    Marks follow the mask of the examples; a term that is masked makes no example noisy.
+
+    Raises:
+        DataError: as :func:`read_arrays`, or ``clean_y`` has another shape than ``y``.
+    """
+    arrays = read_named(path, ("y", "mask", *_MARKS), ("y",))
+    if "noisy" in arrays:
+        return masked_marks(arrays["noisy"], arrays.get("mask"))
+    if "clean_y" not in arrays:
+        return None
+    y, clean, mask = arrays["y"], arrays["clean_y"], arrays.get("mask")
+    if y.shape != clean.shape:
+        raise DataError(
+            f"{shown(path)}: the right labels clean_y do not belong to y",
+            found=f"clean_y {tuple(clean.shape)}, y {tuple(y.shape)}",
+            do="give one right label for each label",
+        )
+    wrong = clean != y
+    if mask is not None and mask.shape == y.shape:
+        wrong = wrong & (mask != 0)
+    return masked_marks(wrong.reshape(len(y), -1).any(1), mask)
+
+
+def masked_marks(marks: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The marks of the examples that a mask leaves, where it is one of examples and the marks are for all."""
+    if mask is None or mask.ndim != 1 or marks.shape != mask.shape:
+        return marks
+    return marks[mask != 0]
+
+
+def read_named(path: Path, names: Sequence[str], required: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Those of the arrays ``names`` of an array file that are there; the ``required`` ones must be.
+
+    Raises:
+        DataError: as :func:`read_arrays`.
+    """
+    if not path.is_file():
+        others = (
+            [p.name for p in path.parent.glob("*") if p.suffix in SUFFIXES] if path.parent.is_dir() else []
+        )
+        raise DataError(f"No data file {shown(path)}", do=nearest(path.name, others))
+    read = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix, _hdf5)
+    return read(path, names, required)
 
 
 def apply_mask(
@@ -100,7 +146,7 @@ def _loss_name(loss: Any) -> str:
     return shown(loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__))
 
 
-def _npz(path: Path) -> dict[str, torch.Tensor]:
+def _npz(path: Path, wanted: Sequence[str], required: Sequence[str]) -> dict[str, torch.Tensor]:
     import zipfile
     import zlib
 
@@ -108,8 +154,8 @@ def _npz(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         with np.load(path, allow_pickle=False) as file:
-            _require(path, file.files)
-            return {name: _tensor(path, name, file[name]) for name in _NAMES if name in file.files}
+            _require(path, file.files, required)
+            return {name: _tensor(path, name, file[name]) for name in wanted if name in file.files}
     except DataError:
         raise
     except ValueError as error:
@@ -123,26 +169,26 @@ def _npz(path: Path) -> dict[str, torch.Tensor]:
         raise _unreadable(path, error) from error
 
 
-def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+def _safetensors(path: Path, wanted: Sequence[str], required: Sequence[str]) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             names = list(file.keys())
-            _require(path, names)
-            return {name: file.get_tensor(name) for name in _NAMES if name in names}
+            _require(path, names, required)
+            return {name: file.get_tensor(name) for name in wanted if name in names}
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error
 
 
-def _hdf5(path: Path) -> dict[str, torch.Tensor]:
+def _hdf5(path: Path, wanted: Sequence[str], required: Sequence[str]) -> dict[str, torch.Tensor]:
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             names = list(file)
-            _require(path, names)
-            return {name: _tensor(path, name, _dataset(file, path, name)) for name in _NAMES if name in names}
+            _require(path, names, required)
+            return {name: _tensor(path, name, _dataset(file, path, name)) for name in wanted if name in names}
     except (OSError, RuntimeError, KeyError) as error:
         raise _unreadable(path, error) from error
 
@@ -170,13 +216,14 @@ def _dataset(file: Any, path: Path, name: str) -> np.ndarray:
     )
 
 
-def _require(path: Path, names: list[str]) -> None:
-    missing = [name for name in ("x", "y") if name not in names]
+def _require(path: Path, names: list[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in names]
     if missing:
+        called = " or ".join(shown(name, 60) for name in missing)
         raise DataError(
-            f"{shown(path)} has no array called {' or '.join(missing)}",
+            f"{shown(path)} has no array called {called}",
             found=", ".join(shown(n, 60) for n in names[:30]) or "no arrays",
-            do="call the inputs x and the targets y",
+            do="call the inputs x and the targets y" if "y" in required else "name one of these",
         )
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscape.errors import ConfigurationError
-from landscape.project.arrays import SUFFIXES, apply_mask, read_arrays
+from landscape.project.arrays import (
+    SUFFIXES,
+    apply_mask,
+    marks_beside,
+    masked_marks,
+    read_arrays,
+    read_named,
+)
 from landscape.project.code import Importer, Source, UserObject, required_arguments
 from landscape.project.text import shown
 
@@ -18,7 +25,7 @@ if TYPE_CHECKING:
 
     from landscape.problem import Problem
 
-__all__ = ["ProblemFactory", "find_problem", "make_data", "make_loss", "make_model"]
+__all__ = ["ProblemFactory", "find_problem", "make_data", "make_loss", "make_marks", "make_model"]
 
 
 def make_model(source: Source, importer: Importer) -> nn.Module:
@@ -74,6 +81,38 @@ def make_data(source: Source, importer: Importer, loss: Any) -> Any:
     found = importer.load(source)
     data = _called(found, "data") if _is_function(found.value) else found.value
     return _as_data(data, found)
+
+
+def make_marks(source: Source | None, data: Source | None, importer: Importer) -> Any:
+    """Which labels are noisy: what ``source`` names, else what an array file of data says itself, else None.
+
+    ``source`` is an array file, with ``:NAME`` unless its array is called ``noisy``, or a function or an
+    array of the user's code. Marks for every example of an array file follow its mask.
+
+    Raises:
+        ConfigurationError: see :class:`Importer`.
+        DataError: an array file that cannot be read.
+    """
+    import numpy as np
+    import torch
+
+    file = data.path if data is not None and data.path.suffix in SUFFIXES else None
+    if source is None:
+        return None if file is None else marks_beside(file)
+    place, _, name = source.text.rpartition(":")
+    if Path(source.text).suffix in SUFFIXES:
+        place, name = source.text, "noisy"
+    if Path(place).suffix in SUFFIXES:
+        marks: Any = read_named(source.folder / Path(place).expanduser(), (name,), (name,))[name]
+    else:
+        found = importer.load(source)
+        marks = _called(found, "marks of noisy labels") if _is_function(found.value) else found.value
+        if marks is None:
+            raise found.wrong("marks of noisy labels", marks)
+    mask = None if file is None else read_named(file, ("mask",), ()).get("mask")
+    if mask is None or not isinstance(marks, torch.Tensor | np.ndarray | list):
+        return marks
+    return masked_marks(torch.as_tensor(marks), mask)
 
 
 @dataclass(frozen=True)

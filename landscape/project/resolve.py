@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscape.errors import ConfigurationError
-from landscape.project.code import Importer
+from landscape.project.code import Importer, Source
 from landscape.project.config import NAME, Config, read_config
-from landscape.project.pieces import find_problem, make_data, make_loss, make_model
+from landscape.project.pieces import find_problem, make_data, make_loss, make_marks, make_model
 from landscape.project.request import Request, settle
 from landscape.project.settings import PIECES, ProblemSettings, parse_size
+from landscape.project.text import shown
 from landscape.settings import from_mapping
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _resolve(
     start: Path,
     config: Config | None,
 ) -> Resolved:
-    request = settle(checkpoint, settings, given, start, config)
+    request = _with_marks(settle(checkpoint, settings, given, start, config), given, start)
     making: dict[str, Any] = {name: getattr(request.settings, name) for name in _MAKING}
     if making["memory"] is not None:
         making["memory"] = parse_size(making["memory"])
@@ -109,12 +110,25 @@ def _resolve(
     return Resolved(problem, (*request.origins(), *notes), config, request.settings)
 
 
+def _with_marks(request: Request, given: Collection[str], start: Path) -> Request:
+    """With what names the noisy labels among the sources, if anything does."""
+    text, config = request.settings.noisy, request.config
+    if text is None:
+        return request
+    if "noisy" in given or config is None:
+        source = Source("noisy", text, start, "options")
+    else:
+        source = Source("noisy", text, config.folder, shown(config.path))
+    return replace(request, sources={**request.sources, "noisy": source})
+
+
 def _from_pieces(request: Request, making: Mapping[str, Any]) -> tuple[Problem, tuple[str, ...]]:
     """A problem from ``--model``, ``--data`` and ``--loss``."""
     importer, weights = Importer(), _read(request)
     model = weights.into(make_model(request.sources["model"], importer))
     loss = make_loss(request.sources["loss"], importer)
     data = make_data(request.sources["data"], importer, loss)
+    making = {**making, "noisy": make_marks(request.sources.get("noisy"), request.sources["data"], importer)}
     with importer.reading(request.sources["data"]):
         return _problem(model, loss, data, request, weights, making), weights.notes
 
@@ -138,7 +152,7 @@ def _from_problem(request: Request, making: Mapping[str, Any]) -> tuple[Problem,
     made = factory.make(request.checkpoint)
     if isinstance(made, Problem):
         request.refuse(
-            (*PIECES, *_MAKING),
+            (*PIECES, "noisy", *_MAKING),
             f"{label} gives a finished landscape.Problem, which these options cannot change any more",
             "return (model, loss, data) from it, or leave the options out",
         )
@@ -150,6 +164,7 @@ def _from_problem(request: Request, making: Mapping[str, Any]) -> tuple[Problem,
     model = weights.into(make_model(sources["model"], importer) if "model" in sources else model)
     loss = make_loss(sources["loss"], importer) if "loss" in sources else loss
     data = make_data(sources["data"], importer, loss) if "data" in sources else data
+    making = {**making, "noisy": make_marks(sources.get("noisy"), sources.get("data"), importer)}
     with importer.reading(sources.get("data", sources["problem"])):
         return _problem(model, loss, data, request, weights, making), weights.notes
 

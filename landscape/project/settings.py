@@ -30,6 +30,12 @@ class ProblemSettings:
         "cross_entropy, mse, bce_with_logits, nll, or a factory of a callable that returns a mean.",
         metavar="LOSS",
     )
+    noisy: str | None = option(
+        None,
+        "Which labels are noisy: 'file.py:function', an array file[:NAME], or noisy or clean_y in that of "
+        "--data.",
+        metavar="MARKS",
+    )
     problem: str | None = option(
         None, "Factory of a whole landscape.Problem: 'file.py[:name]'.", metavar="FACTORY"
     )
