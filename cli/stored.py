@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from landscape.results import Result
     from landscape.store import Header, ResultFile
 
-__all__ = ["FOLDER", "choose", "open_file", "read", "result_files"]
+__all__ = ["FOLDER", "choose", "open_file", "read", "result_files", "runs_of"]
 
 #: Where results go unless told otherwise.
 FOLDER = Path("landscape-results")
@@ -23,6 +23,15 @@ def result_files() -> list[Path]:
 
     found = [path for path in FOLDER.glob("*.h5") if not holds_vectors(path)]
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def runs_of(paths: list[Path]) -> list[Path]:
+    """Those of several files that hold runs: a pattern also finds the vectors that lie beside them."""
+    from landscape.store import holds_vectors
+
+    if len(paths) < 2:
+        return paths
+    return [path for path in paths if not (path.is_file() and holds_vectors(path))] or paths
 
 
 def open_file(path: Path) -> ResultFile:

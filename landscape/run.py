@@ -303,7 +303,8 @@ class _Execution:
                 self.observer.note(f"uses the stored {kind} run {name}")
             return
         self.header, arrays, counters = found
-        self.observer.note(f"resumed at step {counters.get('products', 0)} (seed {self.header['seed']})")
+        step = counters.get("done", counters.get("products", 0))
+        self.observer.note(f"resumed at step {step} (seed {self.header['seed']})")
         if self.header["versions"] != versions():
             self.observer.note(
                 "software versions have changed since: still right, but not bit for bit the same"

@@ -1,9 +1,9 @@
-"""``landscape plot``: a picture of a stored run."""
+"""``landscape plot``: a picture of a stored run, or of the runs on several checkpoints."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,17 +11,24 @@ from landscape.errors import InputError
 
 from ..console import Console
 from ..options import Debug, Json, Quiet
-from ..stored import open_file, read
+from ..series import has_series, read_series
+from ..stored import open_file, read, runs_of
 
 #: Endings that a picture may have.
 FORMATS = (".png", ".pdf", ".svg")
 
+_Options = dict[str, Any]
+
 
 def command(
-    file: Annotated[Path, typer.Argument(help="Result file.")],
-    run: Annotated[
-        str | None, typer.Argument(help="Run to draw (default: the latest); the start of its id will do.")
-    ] = None,
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="Result file, then, if wanted, the RUN to draw (default: the latest; the start of its id "
+            "will do). Of several result files, all runs of one kind are drawn in one picture.",
+            metavar="FILE",
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -48,26 +55,35 @@ def command(
         typer.Option(
             "--view",
             help="Which picture: history, spectrum or layers of eigenvalues; trace; layers or density of a "
-            "density; sweep of finite differences. Default: the first that the run has.",
+            "density; histogram, layers or sweep of ratios; training of ratios of several checkpoints; sweep "
+            "of finite differences. Default: the first that the run has.",
         ),
     ] = None,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Ratios over training: a panel for each layer.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw a stored run: a spectrum, a running average, a trace or a density, with error bars and layers.
+    """Draw a stored run, or the runs on several checkpoints, with error bars.
 
-    The picture says which run and checkpoint it shows; an existing picture of the same name is replaced.
+    One run: a spectrum, a running average, a trace, a density, ratios and more, with its layers. Several
+    result files, or --view training: how the figures change over training, of the latest run on each
+    checkpoint with the same settings; what is left out is said. With several kinds of runs in the files, RUN
+    is the beginning of the ids to draw, such as ratios.
+
+    The picture says which runs and checkpoints it shows; an existing picture of the same name is replaced.
 
     Examples:
       landscape plot landscape-results/ckpt-1a2b3c4d.h5
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 -o spectrum.pdf --learning-rate 0.1
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 density-5e6f7a8b --bandwidth 0.01
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 eigen-9c0d1e2f --view sweep
+      landscape plot landscape-results/mlp-sgd-*.h5 ratios --per-layer
     """
-    from ..views import run_object  # imported late, like the pictures: they are slow to load
-
     console = Console("plot", json=json, quiet=quiet)
+    files, run = _files_and_run(names)
     if output is not None and output.suffix.lower() not in FORMATS:
         raise InputError(
             f"cannot write a picture as {output.name}", do=f"end its name in {', '.join(FORMATS)}"
@@ -75,14 +91,65 @@ def command(
     for option, value in (("--learning-rate", learning_rate), ("--bandwidth", bandwidth)):
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{option} is a positive number", found=str(value))
+    options = {"learning_rate": learning_rate, "bandwidth": bandwidth, "per_layer": per_layer or None}
+    if len(files) > 1 or (view is not None and has_series(files[0], view)):
+        _draw_series(console, files, run, view, output, options)
+    else:
+        _draw_one(console, files[0], run, view, output, options)
+
+
+def _files_and_run(names: list[str]) -> tuple[list[Path], str | None]:
+    """What exists or ends in .h5 is a file, the other is the run; where nothing is, the first is the file."""
+    is_file = [name.endswith(".h5") or Path(name).is_file() for name in names]
+    if not any(is_file):
+        is_file[0] = True
+    others = [name for name, file in zip(names, is_file, strict=True) if not file]
+    if len(others) > 1:
+        raise InputError(
+            "more than one argument is no result file, and one run can be named",
+            found=", ".join(others),
+            do="landscape show lists the result files of this folder",
+        )
+    files = [Path(name) for name, file in zip(names, is_file, strict=True) if file]
+    return runs_of(list(dict.fromkeys(files))), others[0] if others else None
+
+
+def _draw_one(
+    console: Console, file: Path, run: str | None, view: str | None, output: Path | None, options: _Options
+) -> None:
     from landscape.plots import figure_for, save
+
+    from ..views import run_object  # imported late, like the pictures: they are slow to load
 
     result, among = read(open_file(file), run)
     name = result.provenance.id if result.provenance else result.kind
     if run is None and among > 1:
         console.note(f"The file holds {among} runs; this is the latest, {name}.")
-    figure = figure_for(result, view, learning_rate=learning_rate, bandwidth=bandwidth)
+    figure = figure_for(result, view, **options)
     path = output or file.with_name(f"{file.stem}-{name}{f'-{view}' if view else ''}.png")
     save(figure, path, result)
     console.out(str(path))
     console.emit([run_object(result, file)], picture=str(path))
+
+
+def _draw_series(
+    console: Console, files: list[Path], run: str | None, view: str | None, output: Path | None,
+    options: _Options,
+) -> None:  # fmt: skip
+    """The runs on several checkpoints in one picture, beside the first file unless told otherwise."""
+    from landscape.plots import figure_of_series, save, series_views
+
+    from ..views import run_object
+
+    series = read_series(files, run, view)
+    for text in series.left_out:
+        console.note(f"Left out: {text}.")
+    figure = figure_of_series(series.results, view, **options)
+    kind = series.results[0].kind
+    stem = f"{files[0].stem}-{kind}" if len(files) == 1 else kind
+    name = f"{stem}-{view or next(iter(series_views(kind)))}{'-layers' * bool(options['per_layer'])}.png"
+    path = output or files[0].with_name(name)
+    save(figure, path, series.results)
+    console.out(str(path))
+    pairs = zip(series.results, series.files, strict=True)
+    console.emit([run_object(result, file) for result, file in pairs], picture=str(path))

@@ -189,7 +189,7 @@ class RatiosWork(Work):
         arrays = dict(self.extra)
         if self.gradient is not None:
             arrays["gradient"] = torch.cat([g.reshape(-1) for g in self.gradient]).cpu().numpy()
-        return Saved(arrays, dict(self.counters))
+        return Saved(arrays, {**self.counters, "done": self.done})
 
 
 def _rows(seed: int, index: int, size: int, examples: int) -> Tensor:

@@ -19,7 +19,7 @@ from landscape.errors import LandscapeError
 from landscape.machine import is_out_of_memory
 from landscape.problem import Evaluation, Problem
 from landscape.results import ReweightResult
-from landscape.sam.per_example import PerExample, per_example
+from landscape.sam.per_example import PerExample, per_example, refuse_train_mode
 from landscape.sam.reweight import FIGURES, OneSam, area, figures, median, rank_correlation
 
 __all__ = ["ReweightWork", "chosen_chunk", "example_bytes", "reweight_result"]
@@ -62,9 +62,13 @@ class ReweightWork(Work):
     kept = (*FIGURES, "label", "checked")
 
     def __init__(self, problem: Problem, settings: Settings, start: Start) -> None:
+        refuse_train_mode(problem)
         self.how = OneSam(settings.rho, settings.relative, settings.p)
-        self.examples = per_example(problem, dict(start.strategy or {}).get("vectorised"))
         super().__init__(problem, start)
+        # After the loss was measured: what is wrong with model or data has been said in its words.
+        self.examples = per_example(problem, self.strategy.get("vectorised"))
+        self.strategy.setdefault("vectorised", self.examples.vectorised)
+        self.strategy.setdefault("reason", self.examples.reason)
         if start.saved is None:
             nothing = np.full(problem.examples, math.nan)
             self.extra |= {name: nothing.copy() for name in FIGURES}
@@ -78,11 +82,7 @@ class ReweightWork(Work):
             problem, each = self.problem, example_bytes(self.problem)
             chunk = chosen_chunk(problem, each)
             pieces = -(-problem.examples // chunk)
-            self.strategy = {
-                **Strategy(chunk, pieces, 0, int(each * chunk)).to_json(),
-                "vectorised": self.examples.vectorised,
-                "reason": self.examples.reason,
-            }
+            self.strategy = Strategy(chunk, pieces, 0, int(each * chunk)).to_json()
         return super().evaluate()
 
     def run(self) -> Iterator[State]:

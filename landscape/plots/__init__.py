@@ -1,7 +1,7 @@
 """Results to pictures: matplotlib figures without pyplot, without torch."""
 
 from landscape.plots.density import density
-from landscape.plots.figure import figure_for, save
+from landscape.plots.figure import figure_for, figure_of_series, save, series_views
 from landscape.plots.history import history
 from landscape.plots.layers import layers
 from landscape.plots.spectrum import spectrum
@@ -12,9 +12,11 @@ from landscape.plots.trace import trace
 __all__ = [
     "density",
     "figure_for",
+    "figure_of_series",
     "history",
     "layers",
     "save",
+    "series_views",
     "spectrum",
     "style",
     "sweep",

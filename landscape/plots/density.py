@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +20,8 @@ __all__ = ["density"]
 
 #: At most this many decades on either side of zero; smaller values lie in the linear part around it.
 _DECADES = 6
+#: A kernel is drawn to so many standard deviations, where it has fallen to 4e-6 of its peak.
+_SEEN = 5.0
 #: Points of a curve, evenly spaced on the axis as drawn.
 _POINTS = 1500
 #: Of more layers than this only some are drawn; they are told apart by colour and dashes.
@@ -59,7 +62,8 @@ def density(result: DensityResult, ax: Axes | None = None, *, bandwidth: float |
 def _draw(ax: Axes, result: DensityResult, bandwidth: float | None) -> None:
     curves = _curves(result)
     widths = {label: _widths(*rows, bandwidth) for label, rows in curves.items()}
-    grid = _scale(ax, result, min((_typical(widths[k], w) for k, (_, w) in curves.items()), default=0.0))
+    typical = min((_typical(widths[k], w) for k, (_, w) in curves.items()), default=0.0)
+    grid = _scale(ax, result, typical, [_reach(nodes, widths[k]) for k, (nodes, _) in curves.items()])
     top, bottom = 0.0, math.inf
     for i, (label, (nodes, weights)) in enumerate(curves.items()):
         width, colour = widths[label], _COLOURS[i % len(_COLOURS)]
@@ -123,8 +127,13 @@ def _typical(widths: np.ma.MaskedArray, weights: np.ma.MaskedArray) -> float:
     return float(np.exp(np.ma.average(np.ma.log(widths), weights=weights)))
 
 
-def _scale(ax: Axes, result: DensityResult, width: float) -> Floats:
-    """Choose the axis, linear well inside the kernels at zero; returns points even on it."""
+def _reach(nodes: np.ma.MaskedArray, widths: np.ma.MaskedArray) -> tuple[float, float]:
+    """From where to where kernels can be seen: also those at zero have two sides."""
+    return float((nodes - _SEEN * widths).min()), float((nodes + _SEEN * widths).max())
+
+
+def _scale(ax: Axes, result: DensityResult, width: float, reaches: Sequence[tuple[float, float]]) -> Floats:
+    """Choose the axis, linear inside the kernels at zero and as wide as all; returns points even on it."""
     low, high = min(result.lambda_min, 0.0), max(result.lambda_max, 0.0)
     largest = max(high, -low) or max(result.noise_floor, 1e-300)
     threshold = 10.0 ** math.floor(math.log10(min(largest / 2, max(width, largest * 10.0**-_DECADES))))
@@ -133,7 +142,8 @@ def _scale(ax: Axes, result: DensityResult, width: float) -> Floats:
     locator.set_params(numticks=9)
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(FuncFormatter(_power))
-    low, high = 2 * low - threshold, 2 * high + threshold
+    low = min([2 * low - threshold, *(reach[0] for reach in reaches)])
+    high = max([2 * high + threshold, *(reach[1] for reach in reaches)])
     ax.set_xlim(low, high)
     transform = ax.xaxis.get_transform()
     first, last = (float(end) for end in transform.transform(np.array([low, high])))

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from landscape.plots.trace import trace
 from landscape.plots.view import View, has
 from landscape.results import DensityResult, Result
 
-__all__ = ["figure_for", "save"]
+__all__ = ["figure_for", "figure_of_series", "save", "series_views"]
 
 
 def _whole(result: DensityResult, *, bandwidth: float | None = None) -> Axes:
@@ -66,6 +66,46 @@ def _of_kind(kind: str) -> Mapping[str, View]:
     return _VIEWS.get(kind, {})
 
 
+def series_views(kind: str) -> Mapping[str, View]:
+    """The pictures of several results of a kind, over the checkpoints that they are of; none of most kinds.
+
+    A module of pictures has them as ``SERIES``, called as ``draw(results, **options)``; the first is drawn
+    unless told otherwise.
+    """
+    if kind not in _MODULES:
+        return {}
+    views: Mapping[str, View] = getattr(importlib.import_module(_MODULES[kind]), "SERIES", {})
+    return views
+
+
+def figure_of_series(results: Sequence[Result], view: str | None = None, **options: Any) -> Figure:
+    """The figure of several results of one kind; options that are None are left out.
+
+    Args:
+        view: which of the pictures of several results, by name; the first without.
+
+    Raises:
+        InputError: results of several kinds, a kind without such a picture, or one that does not have this
+            view or option; or what the picture itself finds wrong.
+    """
+    kinds = list(dict.fromkeys(result.kind for result in results))
+    if len(kinds) != 1:
+        raise InputError(
+            "one picture over checkpoints shows runs of one kind",
+            found=", ".join(kinds) or "no runs",
+            do="choose the runs of one kind",
+        )
+    there = {name: v.draw for name, v in series_views(kinds[0]).items() if v.of(results)}
+    if not there:
+        raise InputError(f"there is no picture of several {kinds[0]} runs", do="draw them one by one")
+    if view is not None and view not in there:
+        raise InputError(
+            f"there is no picture {printable(view)!r} of several {kinds[0]} runs",
+            do=f"there is: {', '.join(there)}",
+        )
+    return _drawn(there, next(iter(there)) if view is None else view, results, options)
+
+
 def figure_for(result: Result, view: str | None = None, **options: Any) -> Figure:
     """The figure of a result, by its kind; options that are None are left out.
 
@@ -78,6 +118,13 @@ def figure_for(result: Result, view: str | None = None, **options: Any) -> Figur
     """
     there = _views_of(result)
     name = _checked(result, view, there)
+    return _drawn(there, name, result, options)
+
+
+def _drawn(
+    there: Mapping[str, Callable[..., Axes]], name: str, of: Any, options: Mapping[str, Any]
+) -> Figure:
+    """The picture called so of a result, or of several, if it has these options."""
     given = {option: value for option, value in options.items() if value is not None}
     known = _options(there[name])
     if unknown := sorted(set(given) - set(known)):
@@ -87,7 +134,7 @@ def figure_for(result: Result, view: str | None = None, **options: Any) -> Figur
             do=f"it has{': ' + ', '.join(known) if known else ' none'}"
             + (f"; {', '.join(others)} has it" if others else ""),
         )
-    figure = there[name](result, **given).get_figure()
+    figure = there[name](of, **given).get_figure()
     assert isinstance(figure, Figure)
     return figure
 
@@ -129,8 +176,8 @@ def _checked(result: Result, view: str | None, there: Mapping[str, Any]) -> str:
     return view
 
 
-def save(figure: Figure, path: str | Path, result: Result) -> None:
-    """Write a PNG (160 dots per inch), PDF or SVG by suffix, with run and checkpoint in its metadata.
+def save(figure: Figure, path: str | Path, result: Result | Sequence[Result]) -> None:
+    """Write a PNG (160 dots per inch), PDF or SVG by suffix, with runs and checkpoints in its metadata.
 
     The same figure gives the same bytes. ``path`` is replaced in one step, or left as it is.
 
@@ -145,9 +192,10 @@ def save(figure: Figure, path: str | Path, result: Result) -> None:
             found=f"the suffix {printable(path.suffix)!r}" if suffix else "no suffix",
             do="end the name in .png, .pdf or .svg",
         )
+    results = [result] if isinstance(result, Result) else list(result)
     picture = io.BytesIO()
     with style(**{"svg.hashsalt": "landscape"}):
-        figure.savefig(picture, format=suffix, dpi=160, metadata=_metadata(suffix, result))
+        figure.savefig(picture, format=suffix, dpi=160, metadata=_metadata(suffix, results))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_atomically(path, lambda file: file.write(picture.getvalue()))
@@ -159,9 +207,10 @@ def save(figure: Figure, path: str | Path, result: Result) -> None:
         ) from error
 
 
-def _metadata(suffix: str, result: Result) -> dict[str, Any]:
+def _metadata(suffix: str, results: Sequence[Result]) -> dict[str, Any]:
     """The same two sentences under the names that each format has for them, and no date."""
-    title, source = f"landscape {result.kind}", _source(result)
+    title = f"landscape {', '.join(dict.fromkeys(result.kind for result in results))}"
+    source = " | ".join(map(_source, results))
     if suffix == "png":
         return {"Title": title, "Description": source, "Software": "landscape"}
     if suffix == "pdf":

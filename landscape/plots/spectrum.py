@@ -23,6 +23,7 @@ _WIDE = 100.0
 #: At most this many decades on either side of zero; smaller values lie in the linear part around it.
 _DECADES = 6
 
+_LEFT_OUT = "eigenvalues between both ends, left out"
 _INTERVALS, _ERRORS = "residual interval", "± standard error over the data"
 
 Floats = NDArray[np.float64]
@@ -81,6 +82,12 @@ def _draw(ax: Axes, result: EigenResult, limit: float | None) -> None:
         text = f"not finite: {(~finite).sum()} of {len(values)} values" if len(values) else "no eigenvalues"
         ax.text(0.98, 0.9, text, transform=ax.transAxes, ha="right", va="top", color=BLACK)
     _words(ax, result, len(values))
+
+
+def _split(result: EigenResult) -> int:
+    """How many of the pairs are from the upper end where there are others between both ends; else 0."""
+    count = len(result.eigenvalues)
+    return (count + 1) // 2 if result.which == "both" and 1 < count < result.parameters else 0
 
 
 def _series(values: Floats, converged: NDArray[np.bool_], finite: NDArray[np.bool_]) -> list[_Series]:
@@ -174,16 +181,35 @@ def _indices(count: int) -> list[int]:
     return [1, *(tick for tick in rounded if 2 < tick <= count)]
 
 
+def _both_ends(ax: Axes, count: int, split: int) -> None:
+    """The indices of either end, the last ones counted from n, the number of parameters; a line between."""
+    upper = [k for k in _indices(split) if split <= 6 or k < split - 1]
+    back = [k - 1 for k in _indices(count - split)] if count - split <= 4 else _from_end(count - split)
+    ticks = {k: str(k) for k in upper} | {count - k: f"n−{k}" if k else "n" for k in back}
+    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.axvline(split + 0.5, color=GREY, linestyle=":", linewidth=1.2, label=_LEFT_OUT, zorder=0)
+
+
+def _from_end(count: int) -> list[int]:
+    """Round numbers from 0, at most about four, so far below ``count`` that labels do not touch."""
+    ticks = MaxNLocator(nbins=4, integer=True).tick_values(0, count - 1)
+    return [int(tick) for tick in ticks if 0 <= tick <= 0.8 * count]
+
+
 def _words(ax: Axes, result: EigenResult, count: int) -> None:
     ax.set_ylabel(f"{sentence(result.operator)} eigenvalue λ ({unit(result.operator)})")
     ax.set_xlabel("Index, largest eigenvalue first")
+    split = _split(result)
     ax.set_xlim(0.5 - 0.02 * count, max(count, 1) + 0.5 + 0.02 * count)
-    ax.set_xticks(_indices(count))
+    if split:
+        _both_ends(ax, count, split)
+    else:
+        ax.set_xticks(_indices(count))
     ax.set_title(caption(result), loc="left")
     entries: dict[str, Artist] = {}
     for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
         entries.setdefault(label, handle)
     if entries:
-        order = sorted(entries, key=lambda label: label in (_INTERVALS, _ERRORS))
+        order = sorted(entries, key=lambda label: label in (_INTERVALS, _ERRORS, _LEFT_OUT))
         handles = [entries[label] for label in order]
         ax.legend(handles, order, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)

@@ -46,10 +46,11 @@ def loss_and_gradient(
         sums = _Sums(at, keep=bool(problem.weight_decay))
         for piece in pieces:
             mean = problem.mean_loss(piece) if weights is None else problem.mean_loss_at(piece, at)
-            sums.add(torch.autograd.grad(mean, at, allow_unused=True), problem.share(piece))
+            sums.add(list(torch.autograd.grad(mean, at, allow_unused=True)), problem.share(piece))
             loss += float(mean.detach()) * problem.share(piece)
         if problem.weight_decay:
-            sums.add([problem.weight_decay * w.detach().double() for w in at], 1.0)
+            for i, w in enumerate(at):
+                sums.add_one(i, problem.weight_decay * w.detach().double())
         return loss + _decay(problem, at), sums.rounded()
 
 
@@ -59,47 +60,56 @@ def _variable(weight: Tensor) -> Tensor:
 
 
 class _Sums:
-    """Gradients summed in float64; the first one is only kept as it is, unless another one comes."""
+    """Gradients summed in float64; the first one is only kept as it is, unless another one comes.
+
+    What is taken over is let go tensor by tensor, so that little more than the larger of both is ever held.
+    """
 
     def __init__(self, like: Sequence[Tensor], keep: bool) -> None:
         self._like = like
-        self._first: tuple[Sequence[Tensor | None], float] | None = None
-        self._total: list[Tensor] | None = self._zeros() if keep else None
+        self._first: tuple[list[Tensor | None], float] | None = None
+        self._total = [self._zeros(i) for i in range(len(like))] if keep else []
 
-    def _zeros(self) -> list[Tensor]:
-        return [torch.zeros_like(w, dtype=torch.float64, requires_grad=False) for w in self._like]
+    def _zeros(self, i: int) -> Tensor:
+        return torch.zeros_like(self._like[i], dtype=torch.float64, requires_grad=False)
 
-    def add(self, parts: Sequence[Tensor | None], share: float) -> None:
-        if self._total is None and self._first is None:
+    def add(self, parts: list[Tensor | None], share: float) -> None:
+        """Add ``share`` times ``parts``, a list that is emptied or kept."""
+        if not self._total and self._first is None:
             self._first = parts, share
             return
-        if self._first is not None:
-            (first, first_share), self._first = self._first, None
-            self._total = self._zeros()
-            self._sum(first, first_share)
-        self._sum(parts, share)
+        first, first_share = self._first or ([], 0.0)
+        self._first = None
+        for i in range(len(self._like)):
+            if first:
+                self._total.append(_added(self._zeros(i), first[i], first_share))
+                first[i] = None
+            self._total[i] = _added(self._total[i], parts[i], share)
+            parts[i] = None
 
-    def _sum(self, parts: Sequence[Tensor | None], share: float) -> None:
-        assert self._total is not None
-        for total, part in zip(self._total, parts, strict=True):
-            if part is not None:
-                total.add_(part, alpha=share)
+    def add_one(self, i: int, part: Tensor) -> None:
+        """Add to one tensor of sums that were kept from the beginning."""
+        self._total[i].add_(part)
 
     def rounded(self) -> list[Tensor]:
-        """In the dtype of the weights; the sums are let go one by one."""
-        parts: Sequence[Tensor | None]
-        parts, share = self._first or ([None] * len(self._like), 1.0)
-        total, found = self._total, []
+        """In the dtype of the weights."""
+        first, share = self._first or ([None] * len(self._like), 1.0)
+        found = []
         for i, w in enumerate(self._like):
-            part = parts[i]
-            if total is not None:
-                found.append(total[i].to(w.dtype))
-                total[i] = torch.empty(0)
+            part = first[i]
+            if self._total:
+                found.append(self._total[i].to(w.dtype))
+                self._total[i] = torch.empty(0)
             elif part is None:
                 found.append(torch.zeros_like(w, requires_grad=False))
             else:
                 found.append(part if share == 1 else (part.double() * share).to(part.dtype))
+            first[i] = None
         return found
+
+
+def _added(total: Tensor, part: Tensor | None, share: float) -> Tensor:
+    return total if part is None else total.add_(part, alpha=share)
 
 
 def _decay(problem: Problem, weights: Sequence[Tensor]) -> float:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from landscape.data import Batch, Piece, inputs_of, map_tensors, targets_of, tensors_in
-from landscape.errors import ConfigurationError, LandscapeError
+from landscape.errors import ConfigurationError
 from landscape.losses import Loss, call_whole
 from landscape.machine import brief, is_out_of_memory
 from landscape.models import call_model
 from landscape.problem import Problem
 
-__all__ = ["Example", "PerExample", "Point", "Weights", "per_example"]
+__all__ = ["Example", "PerExample", "Point", "Weights", "per_example", "refuse_train_mode"]
 
 #: Tensors in the shapes of the measured parameters.
 Weights = tuple[Tensor, ...]
@@ -198,6 +198,16 @@ def _loss_and_gradient(example: Example) -> Iterator[Tensor]:
     yield from point.gradient()
 
 
+def refuse_train_mode(problem: Problem) -> None:
+    """Raise a :class:`ConfigurationError` where the examples of a batch depend on each other."""
+    if problem.train_mode:
+        raise ConfigurationError(
+            "in train mode an example has no gradient of its own",
+            found="batch statistics or dropout over whole batches",
+            do="leave out --train-mode: the statistics that were saved with the model are used",
+        )
+
+
 def per_example(problem: Problem, vectorised: bool | None = None) -> PerExample:
     """``problem`` example by example; whether it can be vectorised is tried on two examples.
 
@@ -207,12 +217,7 @@ def per_example(problem: Problem, vectorised: bool | None = None) -> PerExample:
     Raises:
         ConfigurationError: in train mode, where the examples of a batch depend on each other.
     """
-    if problem.train_mode:
-        raise ConfigurationError(
-            "in train mode an example has no gradient of its own",
-            found="batch statistics or dropout over whole batches",
-            do="leave out --train-mode: the statistics that were saved with the model are used",
-        )
+    refuse_train_mode(problem)
     with problem.arithmetic(), torch.no_grad():
         separable = not problem.loss.whole and isinstance(problem.outputs(problem.sample(1)), Tensor)
     if vectorised is not None:
@@ -220,7 +225,7 @@ def per_example(problem: Problem, vectorised: bool | None = None) -> PerExample:
     tried = PerExample(problem, True, "", separable)
     try:
         tried.gradients(problem.sample(2))
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, LandscapeError) as error:
+    except Exception as error:  # whatever a model does that cannot be vectorised; alone, it may be right
         if is_out_of_memory(error):
             raise
         return PerExample(problem, False, brief(error), separable)

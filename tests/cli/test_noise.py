@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from landscape.analyses.noise import Settings
 from landscape.problem import Problem
@@ -16,11 +18,14 @@ from landscape.results import NoiseResult
 from landscape.run import RunSettings, execute
 from landscape_cli.console import Console
 from landscape_cli.views import print_result
+from tests.cli.support import call
 from tests.run.support import small_problem
+from tests.support.models import mlp
 
 
-def measured(**options: Any) -> NoiseResult:
-    problem: Problem = options.pop("problem", None) or small_problem()
+@functools.cache
+def measured(problem: Problem | None = None, **options: Any) -> NoiseResult:
+    problem = problem or small_problem()
     settings = Settings(**{"k": 3, "tol": 0.1, "draws": 2, **options})
     result = execute("noise", problem, settings, RunSettings(seed=1), store=False)
     assert isinstance(result, NoiseResult)
@@ -38,17 +43,13 @@ def test_every_figure_is_said_with_its_error(capsys: pytest.CaptureFixture[str])
     text = said(capsys, result)
     rows = [line for line in text.splitlines() if line.startswith(("gauss-newton  ", "hessian  "))]
     assert len(rows) == 4
-    for words in ("share in top 3", "by chance 4.9 %", "Tr C =", "noise scale", "loss-scaled", "McCandlish"):
+    for words in ("share in top 3", "by chance 5.9 %", "Tr C =", "noise scale", "loss-scaled", "McCandlish"):
         assert words in text
     assert "nan" not in text.lower()
     assert f"{result.cosines[0]:.2f}" in rows[0]
 
 
 def test_what_is_not_defined_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    import torch
-
-    from tests.support.models import mlp
-
     same = Problem(mlp(4, 3), "cross_entropy", (torch.ones(7, 4), torch.ones(7, dtype=torch.int64)))
     text = said(capsys, measured(problem=same))
     assert "no noise: the gradients of all examples are the same" in text
@@ -76,21 +77,31 @@ def test_json_is_one_object_without_nan() -> None:
     assert len(fields["cosine_intervals"][0]) == 2
 
 
-def test_the_command_measures_stores_and_draws(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from landscape_cli.app import main
-    from tests.run.support import DIGITS
+@pytest.mark.usefixtures("project")
+def test_the_command_measures_stores_and_draws() -> None:
+    options = ("-k", "2", "--tol", "0.5", "--draws", "2", "--seed", "1")
+    done = call("noise", "ckpt.pt", *options)
+    assert done.exit_code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith("is this my loss?")
+    assert lines[2].startswith("noise against")
+    file, run = lines[-1].removeprefix("to see it: landscape plot ").split()
+    assert call("plot", file, run, "-o", "x.png").exit_code == 0
+    assert Path("x.png").stat().st_size > 10_000
+    assert call("noise", "ckpt.pt", *options).stdout == done.stdout
+    shown = json.loads(call("noise", "ckpt.pt", *options, "--json").stdout)
+    assert shown["runs"][0]["kind"] == "noise"
 
-    monkeypatch.chdir(DIGITS)
-    file = tmp_path / "x.h5"
-    options = ("--samples", "60", "-k", "2", "--tol", "0.5", "--draws", "2", "--seed", "1")
-    with pytest.raises(SystemExit) as ended:
-        main(["noise", "mlp-sgd.pt", *options, "-o", str(file)])
-    assert ended.value.code == 0
-    assert "noise against" in capsys.readouterr().out
-    picture = tmp_path / "x.png"
-    with pytest.raises(SystemExit) as ended:
-        main(["plot", str(file), "-o", str(picture)])
-    assert ended.value.code == 0
-    assert picture.stat().st_size > 10_000
+
+@pytest.mark.usefixtures("project")
+def test_an_interval_that_is_too_wide_is_exit_4() -> None:
+    done = call("noise", "ckpt.pt", "-k", "2", "--tol", "1e-12", "--max-products", "72", "--draws", "2")
+    assert done.exit_code == 4
+    assert "allow more --max-products" in done.stderr
+
+
+@pytest.mark.usefixtures("project")
+def test_bad_options_say_what_to_do() -> None:
+    done = call("noise", "ckpt.pt", "--max-products", "30")
+    assert done.exit_code == 2
+    assert "allow at least 120" in done.stderr

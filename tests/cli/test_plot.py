@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from landscape.results import CheckpointReference, RatiosResult
 from landscape.store import ResultFile
 from tests.cli.support import call, provenance
+from tests.plots.ratios_support import gradients, hash_of, ratios_result
 from tests.plots.support import per_layer, trace_result
 from tests.plots.test_density import density_result
 from tests.results.samples import eigen_result
@@ -81,3 +85,145 @@ def test_a_run_without_any_eigenvalue_says_so(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "no eigenvalue yet" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["x.h5"]
+
+
+def _ratios(
+    run: str,
+    name: str,
+    step: int | None,
+    day: int = 1,
+    settings: dict[str, Any] | None = None,
+    **changes: Any,
+) -> RatiosResult:
+    result = ratios_result(*gradients(300, seed=day), error=0.01, **changes)
+    reference = CheckpointReference(path=name, sha256=hash_of(name), step=step)
+    kept = provenance(
+        f"ratios-{run}",
+        checkpoint=reference,
+        settings={"rho": 0.05, "masks": True} | (settings or {}),
+        started=f"2026-01-{day:02}T00:00:00+00:00",
+    )
+    return dataclasses.replace(result, provenance=kept)
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Three checkpoints, each with a file that holds an eigen run and ratios, and masks beside them."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("landscape-results")
+    files = []
+    for i, step in enumerate((100, 0, 200)):
+        path = folder / f"mlp-{i}-abababab.h5"
+        ResultFile(path).add(per_layer(provenance=provenance(f"eigen-{i}")))
+        ResultFile(path).add(_ratios(f"old{i}", f"mlp-{i}.pt", step, day=1))
+        ResultFile(path).add(_ratios(f"new{i}", f"mlp-{i}.pt", step, day=2, settings={"masks": bool(i)}))
+        files.append(path)
+    ResultFile(files[1]).add(_ratios("other", "mlp-1.pt", 0, day=3, settings={"rho": 0.1}))
+    (folder / f"mlp-0-{'0' * 16}.h5").write_bytes(b"masks")
+    return files
+
+
+def test_several_files_are_one_picture_over_training(training: list[Path]) -> None:
+    done = call("plot", *training)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.strip() == "landscape-results/ratios-training.png"
+    assert Path(done.stdout.strip()).stat().st_size > 4000
+    notes = done.stderr.splitlines()
+    assert notes == [
+        "Left out: 3 runs on a checkpoint of which there is a later one.",
+        "Left out: 1 run with rho = 0.1 instead of 0.05.",
+        "Left out: 3 runs of other kinds (eigen).",
+    ]
+
+
+def test_the_runs_drawn_are_the_latest_of_each_checkpoint(training: list[Path]) -> None:
+    printed = json.loads(call("plot", *training, "--json").stdout)
+    assert [(run["id"], run["file"]) for run in printed["runs"]] == [
+        (f"ratios-new{i}", str(file)) for i, file in enumerate(training)
+    ]
+    assert call("plot", *training, "-q").stderr == ""
+
+
+def test_a_pattern_finds_masks_too(training: list[Path]) -> None:
+    every = sorted(training[0].parent.glob("mlp-*.h5"))
+    assert len(every) == 4
+    assert call("plot", *every).exit_code == 0
+    one = call("plot", *[path for path in every if path.name.startswith("mlp-0")])
+    assert one.exit_code == 0
+    assert "-ratios-new0" in one.stdout
+
+
+def test_the_run_chooses_among_several_kinds_and_may_stand_anywhere(training: list[Path]) -> None:
+    wanted = call("plot", *training, "-o", "a.svg").stdout, Path("a.svg").read_text()
+    for args in (["ratios", *training], [training[0], "ratios-", *training[1:], training[0]]):
+        done = call("plot", *args, "-o", "a.svg")
+        assert (done.stdout, Path("a.svg").read_text()) == wanted
+        assert "eigen" not in done.stderr
+    old = json.loads(call("plot", *training, "ratios-old", "--json").stdout)
+    assert [run["id"] for run in old["runs"]] == ["ratios-old0", "ratios-old1", "ratios-old2"]
+
+
+def test_a_panel_for_each_layer_has_a_name_of_its_own(training: list[Path]) -> None:
+    done = call("plot", *training, "--per-layer")
+    assert done.stdout.strip().endswith("ratios-training-layers.png")
+    assert Path(done.stdout.strip()).is_file()
+
+
+def test_one_file_of_several_checkpoints(training: list[Path]) -> None:
+    path = Path("all.h5")
+    for i in range(3):
+        ResultFile(path).add(_ratios(f"r{i}", f"mlp-{i}.pt", 10 * i, day=i + 1))
+    done = call("plot", path, "--view", "training")
+    assert done.stdout.strip() == "all-ratios-training.png"
+    assert "-ratios-r2.png" in call("plot", path).stdout  # the latest run, as ever
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["eigen"], ["no picture of several eigen runs", "one by one"]),
+        (["nothing"], ["no run whose id begins with 'nothing'"]),
+        ([""], ["no run whose id begins with ''"]),
+        (["ratios", "eigen"], ["more than one argument is no result file", "ratios, eigen"]),
+        (["--view", "histogram"], ["no picture 'histogram' of several", "training of ratios"]),
+        (["ratios", "--bandwidth", "1"], ["the training picture has no option bandwidth"]),
+        (["ratios-new0"], ["two checkpoints or more", "1 run on mlp-0.pt"]),
+        (["no.h5"], ["no result file no.h5"]),
+    ],
+)
+def test_what_several_files_do_not_have(training: list[Path], args: list[str], words: list[str]) -> None:
+    before = sorted(Path().rglob("*"))
+    done = call("plot", *training, *args)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert all(word in done.stderr for word in words), done.stderr
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_one_run_is_no_series(training: list[Path]) -> None:
+    done = call("plot", training[0], "--view", "training")
+    assert done.exit_code == 2
+    assert "found: 1 run on mlp-0.pt; 1 run on a checkpoint of which there is a later one" in done.stderr
+    single = call("plot", training[0], "ratios-new0", "--per-layer")
+    assert single.exit_code == 2
+    assert "the histogram picture has no option per_layer" in single.stderr
+
+
+def test_runs_of_other_problems_and_failed_ones_are_left_out(training: list[Path]) -> None:
+    path = Path("conv.h5")
+    ResultFile(path).add(_ratios("conv", "conv.pt", 300, layers=2, examples=5, parameters=9))
+    failed = dataclasses.replace(_ratios("bad", "mlp-9.pt", 900), status="failed")
+    ResultFile(path).add(failed)
+    done = call("plot", *training, path, "ratios")
+    assert done.exit_code == 0
+    assert "Left out: 1 run with parameters = 9 instead of 300." in done.stderr
+    assert "Left out: 1 run that failed." in done.stderr
+
+
+def test_checkpoints_of_one_step_are_not_joined(training: list[Path]) -> None:
+    path = Path("twin.h5")
+    ResultFile(path).add(_ratios("twin", "mlp-7.pt", 200))
+    done = call("plot", *training, path, "ratios")
+    assert done.exit_code == 2
+    assert "several checkpoints are of step 200" in done.stderr
+    assert "mlp-2.pt, mlp-7.pt" in done.stderr

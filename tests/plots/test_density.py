@@ -287,3 +287,23 @@ def test_ticks_near_zero_do_not_touch() -> None:
     assert any(label.get_text() == "$-10^{-5}$" for label in labels)
     boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x0)
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize("low", [0.0, -1e-3])
+def test_a_bulk_that_goes_beyond_the_least_eigenvalue_is_not_cut(low: float) -> None:
+    """Kernels at zero have two sides, also where there is no negative eigenvalue: all mass is on the axis."""
+    one = density_result()
+    wide = np.ma.abs(one.nodes) * 0.05 + np.ma.MaskedArray(np.zeros(one.nodes.shape))
+    result = density_result(
+        lambda_min=low,
+        outliers=np.array([3.0, 1.0]),
+        outlier_weights=np.full(2, 1 / _N),
+        outlier_residuals=np.full(2, 1e-6),
+        layers=np.array(["0", "2"], dtype=object),
+        layer_nodes=np.ma.stack([wide, 1e-3 * wide]),
+        layer_weights=np.ma.stack([one.weights, one.weights]),
+    )
+    ax = density(result, bandwidth=0.1)
+    for curve in (np.asarray(line.get_xydata()) for line in ax.get_lines()):
+        assert np.trapezoid(curve[:, 1], curve[:, 0]) == pytest.approx(1.0, rel=1e-3)
+        assert max(curve[0, 1], curve[-1, 1]) < 1e-5 * curve[:, 1].max()

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from landscape.errors import InputError
-from landscape.plots import figure_for, save
+from landscape.plots import figure_for, figure_of_series, save, series_views
 from landscape.results import Result
+from tests.plots.ratios_support import over_training, ratios_result, swept
 from tests.plots.support import per_layer, trace_result
 from tests.plots.test_density import density_result
 from tests.plots.test_density import per_layer as layered_density
@@ -33,7 +34,7 @@ class _Other(Result):
 
 
 def _other() -> Result:
-    return _Other(status="complete", loss=1.0, gradient_norm=1.0, examples=1, terms=1, parameters=1)
+    return _Other(status="complete")
 
 
 def test_figure_by_kind() -> None:
@@ -71,6 +72,9 @@ def _averaged(**changes: Any) -> Result:
         (trace_result(**_swept()), "sweep", "Step ρ along a direction of large curvature (weight)"),
         (density_result(), None, "Hessian eigenvalue λ (loss / weight²)"),
         (layered_density(), None, "Hessian eigenvalue λ (loss / weight²)"),
+        (swept(), None, "Ratio r = g'/g of the gradient after and before the perturbation (a bar an octave)"),
+        (swept(), "layers", "Share of the layer's parameters (%); at the right, their number"),
+        (swept(), "sweep", "Length ρ of the perturbation (weight)"),
     ],
 )
 def test_views(result: Result, view: str | None, words: str) -> None:
@@ -99,6 +103,7 @@ def test_a_density_with_layers_can_be_drawn_whole() -> None:
         (eigen_result(), "sweep", r"(?s)this run has no sweep to draw.*it has: spectrum$"),
         (per_layer(), "history", r"(?s)this run has no history to draw.*it has: spectrum, layers$"),
         (trace_result(), "layers", r"(?s)trace runs have no view 'layers'.*it has: trace$"),
+        (ratios_result(), "sweep", r"(?s)this run has no sweep to draw.*it has: histogram, layers$"),
         (density_result(), "nonsense\x1b", r"(?s)density runs have no view 'nonsense.*it has: density$"),
     ],
 )
@@ -210,6 +215,47 @@ def test_pdf(tmp_path: Path) -> None:
     assert b"/Title (landscape eigen)" in content
 
 
+def test_several_results_in_one_figure() -> None:
+    results = over_training(3)
+    assert list(series_views("ratios")) == ["training"]
+    assert not series_views("eigen")
+    assert not series_views("other")
+    for view in (None, "training"):
+        assert figure_of_series(results, view, per_layer=None).axes[2].get_xlabel() == "Training step"
+    assert len(figure_of_series(results, per_layer=True).axes) == 3
+
+
+@pytest.mark.parametrize(
+    ("results", "options", "message"),
+    [
+        ([], {}, r"(?s)runs of one kind.*no runs"),
+        ([ratios_result(), eigen_result()], {}, r"(?s)runs of one kind.*ratios, eigen"),
+        ([eigen_result(), eigen_result()], {}, r"(?s)no picture of several eigen runs.*one by one"),
+        (over_training(2), {"view": "layers\x1b"}, r"(?s)no picture 'layers.*there is: training$"),
+        (over_training(2), {"bandwidth": 1.0}, r"(?s)the training .* no option bandwidth.*: per_layer$"),
+        (over_training(1), {}, r"(?s)two checkpoints or more"),
+    ],
+)
+def test_what_no_series_picture_can_show(
+    results: list[Result], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        figure_of_series(results, **options)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_a_picture_of_several_runs_names_all_of_them(suffix: str, tmp_path: Path) -> None:
+    results = over_training(3)
+    for name in "ab":
+        save(figure_of_series(results), tmp_path / f"{name}.{suffix}", results)
+    content = (tmp_path / f"a.{suffix}").read_bytes()
+    assert content == (tmp_path / f"b.{suffix}").read_bytes()
+    assert b"landscape ratios" in content
+    if suffix == "svg":
+        assert all(f"run ratios-{i:04}; checkpoint runs/mlp-sgd-" in content.decode() for i in range(3))
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_the_same_result_gives_the_same_bytes(suffix: str, tmp_path: Path) -> None:
     result = eigen_result()
@@ -261,7 +307,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 USE = """
 import sys
 from tests.results.samples import eigen_result
-from landscape.plots import figure_for, save
+from landscape.plots import figure_for, figure_of_series, save, series_views
 from landscape.store import ResultFile
 ResultFile(sys.argv[1] + "/r.h5").add(eigen_result())
 result = ResultFile(sys.argv[1] + "/r.h5").read("2025")

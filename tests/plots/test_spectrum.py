@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,36 @@ def test_an_axes_that_is_given_is_used_and_settings_are_left_alone() -> None:
     assert spectrum(eigen_result(), axes[1]) is axes[1]
     assert not axes[0].lines
     assert dict(rcParams) == before
+
+
+def _left_out(ax: Axes) -> list[float]:
+    label = "eigenvalues between both ends, left out"
+    return [float(np.ravel(one.get_xdata())[0]) for one in ax.get_lines() if one.get_label() == label]
+
+
+@pytest.mark.parametrize(
+    ("count", "ticks"),
+    [
+        (4, {1: "1", 2: "2", 3: "n−1", 4: "n"}),
+        (8, {1: "1", 2: "2", 3: "3", 4: "4", 5: "n−3", 6: "n−2", 7: "n−1", 8: "n"}),
+        (40, {1: "1", 18: "18", 25: "n−15", 35: "n−5", 40: "n"}),
+    ],
+)
+def test_both_ends_have_a_line_between_them_and_indices_of_their_own(
+    count: int, ticks: dict[int, str]
+) -> None:
+    ax = spectrum(eigen_result(np.linspace(5, -5, count), which="both"))
+    drawn = {int(x): text.get_text() for x, text in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)}
+    assert ticks.items() <= drawn.items()
+    assert _left_out(ax) == [count / 2 + 0.5]
+    figure = ax.get_figure()
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    boxes = sorted((text.get_window_extent() for text in ax.get_xticklabels()), key=lambda box: box.x0)
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+
+
+def test_nothing_is_left_out_of_a_whole_spectrum_or_of_one_end() -> None:
+    whole = eigen_result(np.linspace(5, -5, 6), which="both", parameters=6)
+    for result in (whole, eigen_result(which="largest"), eigen_result([1.0], which="both")):
+        assert not _left_out(spectrum(result))
