@@ -33,6 +33,7 @@ _EXAMPLES = {
     "memory": '"4GB"',
     "threads": "2",
     "problem": '"net.py:problem"',
+    "noisy": '"net.py:wrong_labels"',
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from landscape.analyses import reweight, reweight_work
 from landscape.analyses.base import Saved, Start
 from landscape.analyses.reweight import Settings
-from landscape.errors import ConfigurationError, OutOfMemory
+from landscape.errors import ConfigurationError, DataError, OutOfMemory
 from landscape.problem import Problem
 from landscape.results import ReweightResult
 from landscape.run import RunSettings, execute
@@ -365,6 +365,14 @@ def test_train_mode_and_wrong_settings_are_refused() -> None:
         result_of(small_problem(train_mode=True))
     with pytest.raises(ConfigurationError, match="finite"):
         Settings(rho=math.inf)
+
+
+def test_labels_out_of_range_and_models_that_fail_are_said_as_elsewhere() -> None:
+    x, y = classification(9, 4, 3)
+    with pytest.raises(DataError, match="out of range"):
+        result_of(Problem(mlp(4, 5, 3), "cross_entropy", (x, y + 5)))
+    with pytest.raises(DataError, match="the model or the loss failed"):
+        result_of(Problem(mlp(7, 5, 3), "cross_entropy", (x, y)))
 
 
 def test_nothing_of_the_users_is_changed_also_by_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
