@@ -41,3 +41,18 @@ def data() -> tuple[Tensor, Tensor]:
     digits = load_digits()
     x = torch.from_numpy(digits.data / 16).to(torch.float32)
     return x, torch.from_numpy(digits.target).to(torch.int64)
+
+
+def noisy_data() -> tuple[Tensor, Tensor]:
+    """The same images; a fifth of the labels, drawn at random, are shuffled among themselves."""
+    x, y = data()
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randperm(len(y), generator=generator)[: len(y) // 5]
+    shuffled = y.clone()
+    shuffled[drawn] = y[drawn[torch.randperm(len(drawn), generator=generator)]]
+    return x, shuffled
+
+
+def wrong_labels() -> Tensor:
+    """Which labels of :func:`noisy_data` are wrong, (1797,) bool: 18 %, for shuffling leaves some right."""
+    return noisy_data()[1] != data()[1]
