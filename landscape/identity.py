@@ -70,12 +70,15 @@ def _function(problem: Problem) -> list[str]:
     import torch
 
     from landscape.machine import preserved_randomness
+    from landscape.sam.passes import loss_and_gradient, norm
 
     for dtype, digits in ((torch.float64, 6), (problem.dtype, 3)):
         with contextlib.suppress(RuntimeError, LandscapeError), preserved_randomness():
             twin = problem.in_dtype(dtype)
-            found = twin.measure([next(iter(twin.pieces(2)))])
-            return [f"{value:.{digits}g}" for value in (found.loss, float(found.gradient.norm()))]
+            piece = next(iter(twin.pieces(1)))
+            loss, gradient = loss_and_gradient(twin, [piece])
+            share = twin.share(piece)
+            return [f"{value / share:.{digits}g}" for value in (loss, norm(gradient))]
     return []  # what is wrong will be said when the work begins
 
 

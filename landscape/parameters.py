@@ -13,7 +13,23 @@ from torch import Tensor, nn
 
 from landscape.errors import ConfigurationError
 
-__all__ = ["Layout", "Selection", "layers", "select_parameters"]
+__all__ = ["Layout", "Selection", "add_scaled", "layers", "select_parameters"]
+
+#: Elements that are converted to float64 at once.
+_BLOCK = 1 << 20
+
+
+def add_scaled(total: Tensor, part: Tensor, share: float) -> None:
+    """Add ``share · part`` to the float64 ``total`` of the same shape, in place, in blocks.
+
+    Adding another dtype makes a copy of it in float64 first; of a long vector that is worth avoiding.
+    """
+    if part.numel() <= _BLOCK or not total.is_contiguous():
+        total.add_(part, alpha=share)
+        return
+    sums, added = total.view(-1), part.reshape(-1)
+    for first in range(0, len(sums), _BLOCK):
+        sums[first : first + _BLOCK].add_(added[first : first + _BLOCK], alpha=share)
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,13 @@ from landscape.models import (
     random_modules,
     training_modules,
 )
-from landscape.parameters import Layout, Selection, select_parameters
+from landscape.parameters import Layout, Selection, add_scaled, select_parameters
 from landscape.results import CheckpointReference
 
 __all__ = ["Evaluation", "Problem"]
+
+#: Parameters up to which a copy costs less than adding tensor by tensor.
+_SMALL = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -356,12 +359,12 @@ class Problem:
 
         ``layout`` says which parameters they are; all the measured ones without.
         """
-        if all(part is not None for part in parts):
+        if total.numel() <= _SMALL and all(part is not None for part in parts):
             total.add_(torch.cat([part.reshape(-1) for part in parts if part is not None]), alpha=share)
             return
         for view, part in zip((layout or self.selection.layout).split(total), parts, strict=True):
             if part is not None:
-                view.add_(part, alpha=share)
+                add_scaled(view, part, share)
 
     def measure(self, pieces: Iterable[Piece] | None = None) -> Evaluation:
         """Loss, gradient and accuracy over the data in one pass (over ``pieces`` if given).
@@ -431,7 +434,7 @@ class Problem:
         """
         if self.train_mode:
             return
-        piece = self.sample(min(16, max(6, self.examples // 8)))
+        piece = self.sample(min(16, max(4, self.examples // 16)))
         with self.arithmetic(), torch.no_grad(), preserved_randomness():
             first, again = (float(self._mean(piece, check=True)[0]) for _ in range(2))
         if modules := training_modules(self.model):
@@ -451,8 +454,9 @@ class Problem:
     def _check_additive(self, piece: Piece) -> None:
         """The mean of a piece against those of its parts, in float64 (not checked where that fails)."""
         twin = self.in_dtype(torch.float64)
-        whole, third = twin.recast(piece), max(1, piece.examples // 3)
-        parts = [*twin.cut(whole, slice(0, third)), *twin.cut(whole, slice(third, None))]
+        # Unequal parts, of two examples at least: of one, batch statistics fail instead of differing.
+        whole, first = twin.recast(piece), max(min(2, piece.examples - 1), piece.examples // 3)
+        parts = [*twin.cut(whole, slice(0, first)), *twin.cut(whole, slice(first, None))]
         try:
             with twin.arithmetic(), torch.no_grad(), preserved_randomness():
                 found, *means = (float(twin._mean(part)[0]) for part in (whole, *parts))
@@ -475,6 +479,10 @@ class Problem:
                 f"the loss is {loss:.6g}, not {expected:.6g} as --expect-loss says",
                 do="check data, their preprocessing and order of classes, the loss, and eval or train mode",
             )
+
+    def drop_twins(self) -> None:
+        """Let go of what :meth:`in_dtype` keeps."""
+        self._twins.clear()
 
     def in_dtype(self, dtype: torch.dtype) -> Problem:
         """The same problem in another arithmetic, on the same data (weights copied, once)."""

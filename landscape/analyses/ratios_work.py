@@ -19,14 +19,14 @@ from landscape.machine import is_out_of_memory
 from landscape.parameters import layers
 from landscape.problem import Evaluation, Problem
 from landscape.results import CLASSES, RatiosResult
-from landscape.sam.passes import loss_and_gradient, norm
+from landscape.sam.passes import distance, inner, loss_and_gradient, norm
 from landscape.sam.perturbation import Perturbation, random_step
 from landscape.sam.ratios import Tally, bin_edges, pack, tally
 
 __all__ = ["RatiosWork", "ratios_result"]
 
 #: Examples on which rounding is measured, at most, and the part of the data that this may take.
-_FEW, _PART = 16, 32
+_FEW, _PART = 16, 64
 #: What is kept of each pair of gradients.
 _SUMS = ("counts", "uncertain", "histogram", "squares", "inner")
 
@@ -56,8 +56,6 @@ class RatiosWork(Work):
         if "gradient" in self.extra:
             flat = torch.from_numpy(np.array(self.extra.pop("gradient")))
             self.gradient = self.layout.split(flat.to(problem.device))
-        if "rounding" not in self.extra:
-            self.extra["rounding"] = self._rounding()
 
     @property
     def total(self) -> int:
@@ -70,6 +68,8 @@ class RatiosWork(Work):
 
     def evaluate(self) -> Evaluation:
         """Loss and gradient; the latter is kept if it is needed again."""
+        self.extra["rounding"] = self._rounding()
+        self.problem.drop_twins()  # as long as two models, and not needed again
         evaluation = super().evaluate()
         if self.size is None or self.rule.rule == "friendly":
             self.gradient = self.layout.split(evaluation.gradient.to(self.problem.dtype))
@@ -149,7 +149,7 @@ class RatiosWork(Work):
         relative = self.extra["rounding"]
         squares, sizes = np.zeros(len(relative)), np.zeros(len(relative))
         for part, layer in zip(gradient, self.layer_of, strict=True):
-            squares[layer] += norm([part]) ** 2
+            squares[layer] += inner([part], [part])
             sizes[layer] += part.numel()
         rms = np.sqrt(squares / np.maximum(sizes, 1))
         return [float(relative[layer] * rms[layer]) for layer in self.layer_of]
@@ -165,9 +165,8 @@ class RatiosWork(Work):
         single = problem.dtype == torch.float32
         precision = torch.finfo(problem.dtype).eps
         scale = 1.0 if single else precision / torch.finfo(torch.float32).eps
-        twin = problem.in_dtype(torch.float64 if single else torch.float32)
-        ours = loss_and_gradient(problem, [piece])[1]
         try:
+            twin = problem.in_dtype(torch.float64 if single else torch.float32)
             theirs = loss_and_gradient(twin, [twin.recast(piece)])[1]
         except (RuntimeError, TypeError, ValueError, LandscapeError) as error:
             if is_out_of_memory(error):
@@ -175,11 +174,12 @@ class RatiosWork(Work):
             scale, half = 1.0, max(1, piece.examples // 2)
             parts = [*problem.cut(piece, slice(0, half)), *problem.cut(piece, slice(half, None))]
             theirs = loss_and_gradient(problem, parts)[1]
+        ours = loss_and_gradient(problem, [piece])[1]
         sizes = np.zeros(max(self.layer_of, default=-1) + 1)
         wrong, length = np.zeros_like(sizes), np.zeros_like(sizes)
         for a, b, layer in zip(ours, theirs, self.layer_of, strict=True):
-            wrong[layer] += norm([a.double() - b.double()]) ** 2
-            length[layer] += norm([b]) ** 2
+            wrong[layer] += distance([a], [b]) ** 2
+            length[layer] += inner([b], [b])
         return np.maximum(precision, scale * np.sqrt(wrong / np.where(length > 0, length, 1)))
 
     def _state(self, text: str, over: bool = False) -> State:

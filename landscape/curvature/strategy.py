@@ -85,7 +85,7 @@ def choose_pieces(problem: Problem, reserved: int = 0) -> Strategy:
         size = problem.batch_size or problem.examples
         return Strategy(size, -(-problem.examples // size), 0, 0)
     budget = max(0, problem.memory - reserved)
-    per_example = max(1.0, graph_bytes_per_example(problem, few=1))
+    per_example = max(1.0, graph_bytes_per_example(problem, few=1, twice=False))
     largest = min(max(1, int(budget / 2 / per_example)), problem.examples)
     ladder, left = _Ladder(largest), int(_TRIAL * problem.examples)
     for piece in ladder.timed(problem):
@@ -113,8 +113,11 @@ def graph_bytes(problem: Problem, examples: int, per_example: float) -> int:
     return int(per_example * examples) + problem.size * torch.finfo(problem.dtype).bits // 8
 
 
-def graph_bytes_per_example(problem: Problem, few: int = 4) -> float:
-    """Memory that the first-order graph of one example keeps, measured on a few examples."""
+def graph_bytes_per_example(problem: Problem, few: int = 4, twice: bool = True) -> float:
+    """Memory that the graph of one example keeps, measured on a few examples.
+
+    It is that of the gradient, to be differentiated again; of the loss alone without ``twice``.
+    """
     few = few if not problem.train_mode else problem.batch_size or problem.examples
     piece = next(iter(problem.pieces(few)))
     given = [*problem.model.parameters(), *problem.model.buffers(), *tensors_in(piece.batch)]
@@ -128,7 +131,9 @@ def graph_bytes_per_example(problem: Problem, few: int = 4) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), problem.arithmetic():
-        problem.gradient_of(problem.mean_loss(piece), create_graph=True)
+        loss = problem.mean_loss(piece)
+        if twice:
+            problem.gradient_of(loss, create_graph=True)
     return sum(seen.values()) / piece.examples
 
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from landscape.data import Piece
+from landscape.parameters import add_scaled
 from landscape.problem import Problem
 
-__all__ = ["chunks", "inner", "largest_entry", "loss_and_gradient", "loss_at", "norm", "summed"]
+__all__ = ["chunks", "distance", "inner", "largest_entry", "loss_and_gradient", "loss_at", "norm", "summed"]
 
 #: Elements that elementwise work in float64 is done on at once.
 CHUNK = 1 << 18
@@ -109,7 +110,9 @@ class _Sums:
 
 
 def _added(total: Tensor, part: Tensor | None, share: float) -> Tensor:
-    return total if part is None else total.add_(part, alpha=share)
+    if part is not None:
+        add_scaled(total, part, share)
+    return total
 
 
 def _decay(problem: Problem, weights: Sequence[Tensor]) -> float:
@@ -158,4 +161,15 @@ def norm(parts: Sequence[Tensor]) -> float:
         return largest
     return largest * math.sqrt(
         math.fsum(float((x.double() / largest).square().sum()) for part in parts for (x,) in chunks(part))
+    )
+
+
+def distance(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    """The Euclidean norm of a difference, in float64, whatever the dtypes."""
+    return math.sqrt(
+        summed(
+            float((a.double() - b.double()).square().sum())
+            for x, y in zip(left, right, strict=True)
+            for a, b in chunks(x, y)
+        )
     )

@@ -62,13 +62,54 @@ def bin_edges() -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([-high[::-1], low]), np.concatenate([-low[::-1], high])
 
 
+#: Integers of the width of each dtype, and the bits of its mantissa.
+_BITS = {torch.float32: (torch.int32, 23), torch.float64: (torch.int64, 52)}
+
+
+def _sorted(g: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """(classes as :func:`classify` gives them, how many ratios lie in each bin) in one go.
+
+    The bits of positive floats, read as integers, are ordered as the floats are, and the exponent of a
+    quotient of normal numbers is the difference of these integers without the mantissa's bits (borrowing is
+    what ⌊·⌋ asks for). Zeros, subnormal and non-finite numbers take the way by definition.
+    """
+    if g.dtype not in _BITS:
+        code = classify(g, h)
+        return code, _bins(g, h, code)
+    kind, mantissa = _BITS[g.dtype]
+    limits = torch.finfo(g.dtype)
+    low, high = (int(torch.tensor(x, dtype=g.dtype).view(kind)) for x in (limits.tiny, limits.max))
+    a, b = g.abs().view(kind), h.abs().view(kind)
+    turned = (g.contiguous().view(kind) ^ h.contiguous().view(kind)) < 0
+    difference = b - a
+    same = difference == 0
+    code = (difference < 0).view(torch.uint8) + same.view(torch.uint8) * _EQUAL
+    code += turned.view(torch.uint8) * 2 - (same & turned).view(torch.uint8)
+    odd = ((torch.minimum(a, b) < low) | (torch.maximum(a, b) > high)).nonzero()[:, 0]
+    octave = difference >> mantissa
+    if len(odd):
+        code[odd] = classify(g[odd], h[odd])
+        octave[odd] = 0
+        there = odd[code[odd] <= _OPPOSITE]
+        octave[there] = octaves(g[there], h[there]).to(kind)
+    index = _bin_of(octave, turned)
+    if len(odd):
+        index[odd[code[odd] > _OPPOSITE]] = 2 * _PER_SIGN
+    return code, torch.bincount(index, minlength=2 * _PER_SIGN + 1)[:-1]
+
+
+def _bin_of(octave: Tensor, turned: Tensor) -> Tensor:
+    """The bin of a ratio, from ⌊log₂|r|⌋ and whether r is negative."""
+    k = octave.clamp(-OCTAVES - 1, OCTAVES) + OCTAVES + 1
+    return torch.where(turned, _PER_SIGN - 1 - k, _PER_SIGN + k)
+
+
 def _bins(g: Tensor, h: Tensor, code: Tensor) -> Tensor:
     """How many ratios lie in each bin, (2·_PER_SIGN,) int64."""
     there = code <= _OPPOSITE
     g, h = g[there], h[there]
-    k = octaves(g, h).clamp(-OCTAVES - 1, OCTAVES) + OCTAVES + 1
-    positive = g.sign() * h.sign() > 0
-    return torch.bincount(torch.where(positive, _PER_SIGN + k, _PER_SIGN - 1 - k), minlength=2 * _PER_SIGN)
+    index = _bin_of(octaves(g, h), g.sign() * h.sign() < 0)
+    return torch.bincount(index, minlength=2 * _PER_SIGN)
 
 
 @dataclass(frozen=True)
@@ -117,13 +158,13 @@ def tally(
     codes: list[Tensor] = []
     for i, layer in enumerate(layer_of):
         for g, h, w, v in chunks(gradient[i], perturbed[i], weights[i], moved[i]):
-            code = classify(g, h)
+            code, bins = _sorted(g, h)
             codes.append(code.cpu())
-            index = code.long()
+            index = code.int()
             near = _near(g, h, rounding[i]) & (code != _DEAD)  # zero twice is no accident of rounding
             counts[layer] += torch.bincount(index, minlength=len(NAMES)).cpu()
             uncertain[layer] += torch.bincount(index[near], minlength=len(NAMES)).cpu()
-            histogram += _bins(g, h, code).cpu()
+            histogram += bins.cpu()
             g, h, d = g.double(), h.double(), v.double() - w.double()
             for row, x in enumerate((g, h)):
                 squares[row] += torch.bincount(index, x.square(), len(NAMES)).cpu()

@@ -137,7 +137,8 @@ def test_a_net_with_random_vectors(dtype: str) -> None:
         assert np.allclose(
             found.top_eigenvalues[i], torch.linalg.eigvalsh(a).flip(0)[:4], atol=1e-3 * float(a.norm())
         )
-    assert abs((found.curvature_cosine or 0.0) - cosine(g, h)) < 0.01
+    low, high = found.curvature_cosine_interval if found.curvature_cosine_interval is not None else (0, 0)
+    assert low < cosine(g, h) < high
     assert (np.diff(found.look_products) > 0).all()
 
 
@@ -189,7 +190,7 @@ def test_every_state_goes_on_to_the_same_bits(options: dict[str, Any], settings:
     chosen = Settings(max_products=150, **settings)
     whole, states = carried_out("noise", small_problem(**options), chosen, Start(7))
     # Every state of the first phases, a sample of the many mini-batches.
-    for start in [*states[:-100:3], *states[-100:-1:25]]:
+    for start in [*states[:-100:7], *states[-100:-1:33]]:
         again, _ = carried_out("noise", small_problem(**options), chosen, start)
         assert_same_bits(again, whole)
 

@@ -155,10 +155,10 @@ CASES: dict[str, tuple[Callable[[], Any], type[LandscapeError], str]] = {
         lambda: (net(), nn.CrossEntropyLoss(torch.ones(3)), (X, one(Y, 7, 9))), DataError, "out of"),
     "labels as floats": (lambda: (net(), CE, (X, Y.float())), DataError, "integers"),
     "all ignored": (lambda: (net(), CE, (X, torch.full_like(Y, -100))), DataError, "no terms"),
-    "features": (lambda: (mlp(5, 5, 3), CE, (X, Y)), DataError, r"\(6, 4\) float32"),
+    "features": (lambda: (mlp(5, 5, 3), CE, (X, Y)), DataError, r"\(4, 4\) float32"),
     "mse of another shape": (lambda: (mlp(4, 5, 1), "mse", (X, X[:, 0])), DataError, "different shapes"),
     "probabilities of another shape": (
-        lambda: (net(), CE, (X, torch.rand(20, 2))), DataError, r"\(6, 2\) float32"),
+        lambda: (net(), CE, (X, torch.rand(20, 2))), DataError, r"\(4, 2\) float32"),
     "integers": (lambda: (net(), CE, ((X * 9).long(), Y)), DataError, "they are integers"),
     "uint8 images": (
         lambda: (nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(2, 3)), CE,
