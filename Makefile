@@ -54,6 +54,8 @@ bench: $(VENV)/stamp-bench ## Everything measured, against other libraries and d
 	$(BIN)/python -m tests.benchmarks.certified --memory --json build/bench/certified.json
 	$(BIN)/python -m tests.benchmarks.exact --keep build/bench/digits.npy --json build/bench/exact.json
 	$(BIN)/python -m tests.benchmarks.estimators --json build/bench/estimators.json
+	$(BIN)/python -m tests.benchmarks.ratios --json build/bench/ratios.json
+	$(BIN)/python -m tests.benchmarks.per_example --json build/bench/per_example.json
 	$(BIN)/python -m tests.benchmarks.coverage --digits build/bench/digits.npy > build/bench/coverage.txt
 
 clean: ## Remove the environment, caches and what demo and bench wrote.

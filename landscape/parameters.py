@@ -24,12 +24,12 @@ def add_scaled(total: Tensor, part: Tensor, share: float) -> None:
 
     Adding another dtype makes a copy of it in float64 first; of a long vector that is worth avoiding.
     """
-    if part.numel() <= _BLOCK or not total.is_contiguous():
+    if part.numel() <= _BLOCK or not part.ndim:
         total.add_(part, alpha=share)
         return
-    sums, added = total.view(-1), part.reshape(-1)
-    for first in range(0, len(sums), _BLOCK):
-        sums[first : first + _BLOCK].add_(added[first : first + _BLOCK], alpha=share)
+    rows = max(1, _BLOCK * len(part) // part.numel())
+    for first in range(0, len(part), rows):
+        total[first : first + rows].add_(part[first : first + rows], alpha=share)
 
 
 @dataclass(frozen=True)

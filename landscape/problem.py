@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -463,7 +464,8 @@ class Problem:
         except LandscapeError:
             return
         mean = sum(m * part.terms for m, part in zip(means, parts, strict=True)) / piece.terms
-        if abs(found - mean) > 1e-10 + 1e-6 * max(abs(found), *map(abs, means)):
+        agrees = abs(found - mean) <= 1e-10 + 1e-6 * max(abs(found), *map(abs, means))
+        if not agrees and math.isfinite(found):
             raise ComputationError(
                 f"the loss of {piece.examples} examples is not the mean of its parts' losses, "
                 f"weighted by {self.loss.counting}",

@@ -8,7 +8,19 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from landscape.results import DensityResult, EigenResult, ProblemResult, RatiosResult, Result, TraceResult
+import numpy as np
+
+from landscape.results import (
+    DensityResult,
+    EigenResult,
+    NoiseResult,
+    ProblemResult,
+    RatiosResult,
+    Result,
+    ReweightResult,
+    SharpnessResult,
+    TraceResult,
+)
 
 from ..console import Console
 from .common import described, loss_line, print_provenance, run_object
@@ -56,6 +68,12 @@ def drawable(result: Result) -> bool:
         return bool(len(result.eigenvalues))
     if isinstance(result, RatiosResult):
         return bool(result.batches)
+    if isinstance(result, NoiseResult):
+        return bool(len(result.batch_sizes))
+    if isinstance(result, SharpnessResult):
+        return math.isfinite(result.increase)
+    if isinstance(result, ReweightResult):
+        return bool(np.ma.count(result.weight))
     return not math.isnan(getattr(result, "trace", 0.0))
 
 

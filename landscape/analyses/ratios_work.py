@@ -69,7 +69,6 @@ class RatiosWork(Work):
     def evaluate(self) -> Evaluation:
         """Loss and gradient; the latter is kept if it is needed again."""
         self.extra["rounding"] = self._rounding()
-        self.problem.drop_twins()  # as long as two models, and not needed again
         evaluation = super().evaluate()
         if self.size is None or self.rule.rule == "friendly":
             self.gradient = self.layout.split(evaluation.gradient.to(self.problem.dtype))
@@ -168,12 +167,14 @@ class RatiosWork(Work):
         try:
             twin = problem.in_dtype(torch.float64 if single else torch.float32)
             theirs = loss_and_gradient(twin, [twin.recast(piece)])[1]
+            del twin
         except (RuntimeError, TypeError, ValueError, LandscapeError) as error:
             if is_out_of_memory(error):
                 raise
             scale, half = 1.0, max(1, piece.examples // 2)
             parts = [*problem.cut(piece, slice(0, half)), *problem.cut(piece, slice(half, None))]
             theirs = loss_and_gradient(problem, parts)[1]
+        problem.drop_twins()  # as long as two models, and not needed again
         ours = loss_and_gradient(problem, [piece])[1]
         sizes = np.zeros(max(self.layer_of, default=-1) + 1)
         wrong, length = np.zeros_like(sizes), np.zeros_like(sizes)

@@ -341,6 +341,7 @@ class JointTraces:
         left_out = np.array([_correlation(gram, every[every != i])[0] for i in every])
         error = math.sqrt((p - 1) / p * float(((left_out - left_out.mean()) ** 2).sum()))
         reach = -float(stdtrit(p - 1, risk / 2)) * error
+        value -= (p - 1) * float(left_out.mean() - value)  # the bias of order 1/p (Quenouille 1956)
         ends = np.clip([value - reach, value + reach], -1.0, 1.0)
         return Estimate(float(np.clip(value, -1.0, 1.0)), *map(float, ends)), reliability
 

@@ -77,6 +77,8 @@ class _Sums:
     def add(self, parts: list[Tensor | None], share: float) -> None:
         """Add ``share`` times ``parts``, a list that is emptied or kept."""
         if not self._total and self._first is None:
+            for i, part in enumerate(parts):
+                parts[i] = None if part is None else part.contiguous()  # one after the other
             self._first = parts, share
             return
         first, first_share = self._first or ([], 0.0)

@@ -122,7 +122,7 @@ class Perturbed:
 
     def moved(self, sign: float = 1.0) -> list[Tensor]:
         """w + sign·ε, written afresh."""
-        return [w.detach() + sign * self.part(i) for i, w in enumerate(self.weights)]
+        return [self.part(i).mul_(sign).add_(w.detach()) for i, w in enumerate(self.weights)]
 
     def __len__(self) -> int:
         return len(self.gradient)
