@@ -24,7 +24,8 @@ class Option:
     ``type`` is the bare type (``int``, ``float``, ``str``, ``bool``); ``many`` says that it may be given
     several times (a tuple in Python); ``optional`` that ``None`` is allowed; ``choices`` the allowed words.
     ``identity`` says whether another value makes it another run (False: it changes no figure). ``panel`` is
-    the heading of the help page it stands under, if it is not that of its group.
+    the heading of the help page it stands under, if it is not that of its group. ``number`` says that a text
+    may also be given as a whole number, as in ``minibatch = 128``.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Option:
     optional: bool = False
     identity: bool = True
     panel: str = ""
+    number: bool = False
 
     @property
     def flag(self) -> str:
@@ -61,7 +63,7 @@ class Option:
             bool: isinstance(value, bool),
             int: whole,
             float: whole or isinstance(value, float),
-            str: isinstance(value, str),
+            str: isinstance(value, str) or (self.number and whole),
         }[self.type]
         if not fits:
             raise ConfigurationError(f"{label} takes a {self.type.__name__}", found=repr(value))
@@ -84,6 +86,7 @@ def option(
     minimum: float | None = None,
     identity: bool = True,
     panel: str = "",
+    number: bool = False,
 ) -> Any:
     """A settings field. Choices are declared by the field's type: ``Literal["a", "b"]``."""
     return dataclasses.field(
@@ -95,6 +98,7 @@ def option(
             "minimum": minimum,
             "identity": identity,
             "panel": panel,
+            "number": number,
         },
     )
 

@@ -26,7 +26,7 @@ def command(
         typer.Argument(
             help="Result file, then, if wanted, the RUN to draw (default: the latest; the start of its id "
             "will do). Of several result files, all runs of one kind are drawn in one picture.",
-            metavar="FILE",
+            metavar="FILE... [RUN]",
         ),
     ],
     output: Annotated[
@@ -54,9 +54,11 @@ def command(
         str | None,
         typer.Option(
             "--view",
-            help="Which picture: history, spectrum or layers of eigenvalues; trace; layers or density of a "
-            "density; histogram, layers or sweep of ratios; training of ratios of several checkpoints; sweep "
-            "of finite differences. Default: the first that the run has.",
+            help="Which picture: history, spectrum or layers of eigenvalues; trace; layers or density of "
+            "a density; histogram, layers or sweep of ratios, training of those of several checkpoints; "
+            "matrix or distance of an overlap; sweep or terms of a sharpness; weights or parts of a "
+            "re-weighting; overview, alignment or batches of noise; sweep of finite differences. "
+            "Default: the first that the run has.",
         ),
     ] = None,
     per_layer: Annotated[

@@ -154,13 +154,19 @@ def print_provenance(console: Console, provenance: Provenance) -> None:
         ("settings", _listed(provenance.settings)),
         ("problem", _listed(provenance.problem)),
         ("data", provenance.data_fingerprint),
-        ("seed", f"{provenance.seed} ({'given' if provenance.seed_given else 'drawn'})"),
+        ("seed", _seed(provenance)),
         ("computed", f"on {provenance.device} in {provenance.dtype}, {duration(provenance.seconds)}"),
         ("started", provenance.started),
         ("strategy", _listed(provenance.strategy)),
         ("versions", _listed(provenance.versions)),
     ]
     console.pairs(((name, text or "not recorded") for name, text in pairs))
+
+
+def _seed(provenance: Provenance) -> str:
+    if provenance.checkpoint is None and "inputs" in provenance.strategy and len(provenance.strategy) == 1:
+        return "none: made from stored runs"
+    return f"{provenance.seed} ({'given' if provenance.seed_given else 'drawn'})"
 
 
 def _listed(values: dict[str, Any]) -> str:

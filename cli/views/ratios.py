@@ -77,10 +77,11 @@ def _summary(result: RatiosResult) -> Iterator[tuple[str, str]]:
             f"{result.batches} of {result.minibatch} examples each; ± is the standard error of the mean",
         )
     else:
+        near = _percent(float(np.sum(result.uncertain)))
+        rounding = f"{figure(result.rounding, 2)} of a gradient"
         yield (
             "uncertain",
-            f"{_percent(float(np.sum(result.uncertain)))} of the parameters are so near a border that rounding, "
-            f"{figure(result.rounding, 2)} of a gradient, may have moved them",
+            f"{near} of the parameters are so near a border that rounding, {rounding}, may have moved them",
         )
     yield "norms", f"‖g'‖/‖g‖ = {_figure(result.gradient_norm_ratio, result.gradient_norm_ratio_error)}"
     yield "cosine", f"{_figure(result.cosine, result.cosine_error, 6)} between g and g'"

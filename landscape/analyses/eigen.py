@@ -91,6 +91,7 @@ class Settings(MatrixSettings):
         None,
         "Examples of each step: a number (1 in the original), or full (the default).",
         metavar="M|full",
+        number=True,
         panel=_AVERAGE,
     )
 

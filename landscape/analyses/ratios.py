@@ -44,6 +44,7 @@ class Settings(PerturbationSettings):
         "full, or the number of examples in mini-batches drawn at random: both gradients are the "
         "mini-batch's, as in SAM's training; figures are then means with standard errors.",
         metavar="M|full",
+        number=True,
     )
     batches: int | None = option(
         None, f"How many mini-batches ({BATCHES} without); each gives one value of every figure.", minimum=2

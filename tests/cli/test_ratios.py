@@ -167,3 +167,11 @@ def test_a_stored_run_is_shown_again() -> None:
     again = call(*SAME)
     assert "the same run is stored" in again.stderr
     assert again.stdout == first
+
+
+def test_a_mini_batch_may_be_a_number_in_the_configuration() -> None:
+    config = Path("landscape.toml")
+    config.write_text(config.read_text() + "\n[ratios]\nminibatch = 10\nbatches = 4\n")
+    done = call(*SAME)
+    assert done.exit_code == 0, done.stderr
+    assert "4 of 10 examples each" in done.stdout

@@ -109,3 +109,25 @@ def test_traces_and_densities_are_those_of_the_cpu(method: str) -> None:
     assert cuda.trace == pytest.approx(cpu.trace, rel=1e-6)
     first, second = (landscape.density(p, steps=20, per_layer=True, seed=0) for p in problems)
     assert second.trace == pytest.approx(first.trace, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "transformer", "lstm"])
+def test_the_geometry_of_sam_is_that_of_the_cpu(name: str) -> None:
+    """Classes of ratios, sharpness and weights of examples, in float64."""
+    model, data = cases()[name]
+    problems = [
+        landscape.Problem(model, "cross_entropy", data, device=device, dtype="float64")
+        for device in ("cpu", "cuda")
+    ]
+    cpu, cuda = (landscape.ratios(problem, seed=0) for problem in problems)
+    moved = np.abs(cpu.counts - cuda.counts).sum() / 2
+    assert moved <= (cpu.uncertain.sum() + cuda.uncertain.sum()) * cpu.parameters
+    assert cuda.cosine == pytest.approx(cpu.cosine, rel=1e-9)
+    cpu_random, cuda_random = (landscape.ratios(problem, seed=0, perturb="random") for problem in problems)
+    assert cuda_random.cosine == pytest.approx(cpu_random.cosine, rel=1e-9)
+    rises = [landscape.sharpness(problem, seed=0, expansion=False).increase for problem in problems]
+    assert rises[1] == pytest.approx(rises[0], rel=1e-8)
+    weights = [landscape.reweight(problem, seed=0).weight for problem in problems]
+    np.testing.assert_allclose(np.ma.getdata(weights[1]), np.ma.getdata(weights[0]), rtol=1e-7)
+    cosines = [landscape.noise(problem, seed=0, k=2).cosines for problem in problems]
+    np.testing.assert_allclose(cosines[1], cosines[0], rtol=1e-6)
