@@ -24,6 +24,7 @@ from landscape.errors import (
     DONE,
     FAILED,
     NOT_REACHED,
+    ConfigurationError,
     Interrupted,
     OutOfMemory,
     StoreError,
@@ -43,10 +44,17 @@ __all__ = ["Observer", "Plan", "RunSettings", "execute", "exit_code", "plan", "r
 #: Least seconds between two writes of the partial state, and how many times as long as a write takes.
 _FLUSH_SECONDS, _FLUSH_RATIO = 0.5, 20.0
 
+#: Seeds are stored as signed 64-bit numbers.
+_LARGEST_SEED = 2**63 - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How a run is carried out and where its result goes; none of it but the seed changes a figure."""
+    """How a run is carried out and where its result goes; none of it but the seed changes a figure.
+
+    Raises:
+        ConfigurationError: a seed of more than 63 bits.
+    """
 
     seed: int | None = option(
         None, "Seed of every random choice; without it a fresh one is drawn, printed and stored.", minimum=0
@@ -68,6 +76,12 @@ class RunSettings:
     fresh: bool = option(
         False, "Compute again, also when the same run is stored or was interrupted.", identity=False
     )
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and self.seed > _LARGEST_SEED:
+            raise ConfigurationError(
+                f"--seed must be at most {_LARGEST_SEED}, which result files can hold", found=str(self.seed)
+            )
 
 
 class Observer(Protocol):

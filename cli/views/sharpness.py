@@ -129,8 +129,12 @@ def _summary(result: SharpnessResult) -> Iterator[tuple[str, str]]:
     if result.empty_groups:
         yield "empty", f"{counted(result.empty_groups, 'group')} without loss terms, left out"
     if result.hessian_trace is not None:
-        value = with_error(result.hessian_trace, _half(result.hessian_trace_interval) or 0.0)
-        yield "trace", f"{value} ({100 * result.confidence:g} %), from {result.trace_source}"
+        value, half = result.hessian_trace, _half(result.hessian_trace_interval)
+        if half is None or not math.isfinite(half):
+            yield "trace", f"{figure(value, 4)}, without an interval, from {result.trace_source}"
+        else:
+            level = f"{100 * result.confidence:g} %"
+            yield "trace", f"{with_error(value, half)} ({level}), from {result.trace_source}"
     if result.squared_norm_ratio is not None:
         yield (
             "‖w‖²/ρ²",

@@ -5,6 +5,7 @@ Whatever is slow to import is imported when the work begins: the options are sho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -65,6 +66,9 @@ class Settings(PerturbationSettings):
     )
 
     def __post_init__(self) -> None:
+        for name, value in (("rho", self.rho), ("eta", self.eta), ("sigma", self.sigma)):
+            if value is not None and not math.isfinite(value):
+                raise ConfigurationError(f"--{name} must be finite", found=f"{value:g}")
         size = minibatch(self)
         if self.perturb == "friendly" and size is None:
             raise ConfigurationError(

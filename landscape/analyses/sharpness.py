@@ -81,8 +81,10 @@ class Settings(PerturbationSettings):
     def __post_init__(self) -> None:
         if not 0 < self.rho < math.inf:
             raise ConfigurationError(
-                "--rho must be a positive number: at 0 nothing is moved", found=f"{self.rho:g}"
+                "--rho must be positive and finite: at 0 nothing is moved", found=f"{self.rho:g}"
             )
+        if not math.isfinite(self.eta):
+            raise ConfigurationError("--eta must be finite", found=f"{self.eta:g}")
         if not self.p >= 1:
             raise ConfigurationError("the p of a norm is at least 1", found=f"--p {self.p:g}")
         defaults = PerturbationSettings

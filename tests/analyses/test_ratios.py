@@ -387,6 +387,9 @@ def test_nothing_is_changed_also_after_an_error_midway(monkeypatch: pytest.Monke
         ({"batches": 5}, "--batches"),
         ({"sigma": 0.5}, "--sigma"),
         ({"eta": 0.5}, "--eta"),
+        ({"rho": math.inf}, "--rho must be finite"),
+        ({"perturb": "adaptive", "eta": math.inf}, "--eta must be finite"),
+        ({"perturb": "friendly", "minibatch": "3", "sigma": math.inf}, "--sigma must be finite"),
     ],
 )
 def test_options_that_do_not_fit_together(settings: dict[str, Any], words: str) -> None:

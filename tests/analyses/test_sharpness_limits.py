@@ -46,6 +46,7 @@ from tests.support.spectra import rotated
         ({"kind": "average", "steps": 3}, "--steps"),
         ({"kind": "average", "m": 3}, "-m"),
         ({"eta": 0.1}, "--eta belongs to --kind asam"),
+        ({"kind": "asam", "eta": math.inf}, "--eta must be finite"),
         ({"tol": 0.1}, "--tol belongs to --kind average"),
         ({"expansion": False, "max_directions": 3}, "--no-expansion"),
     ],

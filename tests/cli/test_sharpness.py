@@ -156,6 +156,8 @@ def test_nothing_that_is_not_known_is_printed_as_a_number(capsys: pytest.Capture
     )  # fmt: skip
     text = words_of(result, capsys)
     assert "nan" not in text
+    assert "± ?" not in text
+    assert "without an interval" in text
     assert text.count("not finite") == 10
     assert "not computed: a single example" in text
     assert "1 group with a gradient of zero" in text

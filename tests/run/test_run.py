@@ -13,7 +13,7 @@ import torch
 import landscape
 from landscape.analyses.eigen import Settings
 from landscape.curvature.hessian import HessianOperator
-from landscape.errors import DataError, OutOfMemory, StoreError
+from landscape.errors import ConfigurationError, DataError, OutOfMemory, StoreError
 from landscape.run import RunSettings, execute, exit_code, plan, run_id
 from landscape.store import ResultFile
 from tests.run.support import Listener, assert_same_bits, small_problem
@@ -34,6 +34,17 @@ def test_a_seed_not_given_is_drawn_told_and_stored(tmp_path: Path) -> None:
     other = landscape.eigen(small_problem())
     assert other.provenance is not None
     assert other.provenance.seed != result.provenance.seed
+
+
+def test_the_largest_seed_can_be_stored_and_a_larger_one_is_refused(tmp_path: Path) -> None:
+    path, largest = tmp_path / "a.h5", 2**63 - 1
+    result = landscape.eigen(small_problem(), k=1, seed=largest, output=str(path))
+    assert result.provenance is not None
+    stored = ResultFile(path).read(result.provenance.id)
+    assert stored.provenance is not None
+    assert stored.provenance.seed == largest
+    with pytest.raises(ConfigurationError, match="--seed must be at most"):
+        RunSettings(seed=largest + 1)
 
 
 def test_a_stored_run_is_read_back_and_fresh_computes_again(
