@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from landscape.errors import DONE
+from landscape.errors import DONE, Interrupted, LandscapeError
 from landscape.project import ProblemSettings
 from landscape.run import RunSettings
 
@@ -66,28 +66,40 @@ def measure_all(
     line = shlex.join(["landscape", *context.obj])
     done: list[tuple[Result, Path]] = []
     plans: list[Plan] = []
+    failed: list[dict[str, str]] = []
     code = DONE
     for number, checkpoint in enumerate(checkpoints, 1):
         if len(checkpoints) > 1:
             console.out(f"{checkpoint} ({number} of {len(checkpoints)})")
-        work = _prepare(console, kind, settings, checkpoint, given)
-        if dry_run:
-            plans.append(_plan(console, kind, work))
-        else:
+        try:
+            work = _prepare(console, kind, settings, checkpoint, given)
+            if dry_run:
+                plans.append(_plan(console, kind, work))
+                continue
             result = _carry_out(console, kind, work, line)
-            _print(console, result, work.file)
-            done.append((result, work.file))
-            code = max(code, found := exit_code(result))
-            if found != DONE:
-                console.warn(f"{result.status}: {advice(result)} (exit code {found})")
+        except LandscapeError as error:
+            if len(checkpoints) == 1 or isinstance(error, Interrupted):
+                raise
+            console.warn(f"{checkpoint}: {error}")
+            failed.append({"checkpoint": str(checkpoint), "error": str(error)})
+            code = max(code, error.exit_code)
+            continue
+        _print(console, result, work.file)
+        done.append((result, work.file))
+        code = max(code, found := exit_code(result))
+        if found != DONE:
+            console.warn(f"{result.status}: {advice(result)} (exit code {found})")
         if len(checkpoints) > 1:
             console.out()
     if dry_run:
         _emit_plans(console, plans)
-        return
+        raise typer.Exit(code)
     if len(done) > 1:
         print_together(console, done)
-    console.emit([run_object(result, file) for result, file in done])
+    if failed:
+        console.warn(f"{len(failed)} of {len(checkpoints)} checkpoints failed: the messages are above")
+    more = {"failed": failed} if failed else {}
+    console.emit([run_object(result, file) for result, file in done], **more)
     raise typer.Exit(code)
 
 

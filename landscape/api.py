@@ -15,7 +15,7 @@ from landscape.analyses import reweight as _reweight
 from landscape.analyses import sharpness as _sharpness
 from landscape.analyses import trace as _trace
 from landscape.errors import ConfigurationError
-from landscape.joint import JointSettings, combine
+from landscape.joint import JointSettings, combine, read_sources
 from landscape.results import (
     DensityResult,
     EigenResult,
@@ -103,18 +103,24 @@ def ratios(problem: Problem, *, observer: Observer | None = None, **options: Any
     return result
 
 
-def overlap(results: Sequence[RatiosResult], **options: Any) -> OverlapResult:
+def overlap(results: Sequence[RatiosResult | str | Path], **options: Any) -> OverlapResult:
     """How far a class of gradient ratios holds the same parameters at several steps, against chance.
 
     Args:
-        results: of :func:`ratios` on the full batch, of one model at several checkpoints.
+        results: of :func:`ratios` on the full batch, of one model at several checkpoints; or files that hold
+            such runs.
         options: of ``landscape overlap``, such as ``ratio_class="ckpt1"``.
 
     Raises:
         LandscapeError: wrong options, or results that cannot be compared.
     """
     settings = from_mapping(_overlap.Settings, options, "overlap()")
-    result = combine("overlap", results, settings, JointSettings(), command="landscape.overlap", store=False)
+    files = [one for one in results if isinstance(one, str | Path)]
+    given = [one for one in results if isinstance(one, Result)]
+    stored = read_sources("overlap", files).results if files else ()
+    result = combine(
+        "overlap", [*given, *stored], settings, JointSettings(), command="landscape.overlap", store=False
+    )
     assert isinstance(result, OverlapResult)
     return result
 
@@ -164,6 +170,12 @@ def _execute(
     observer: Observer | None,
     inputs: Sequence[Result],
 ) -> Result:
+    if isinstance(problem, str | Path) or not hasattr(problem, "selection"):
+        raise ConfigurationError(
+            f"{kind}() takes a landscape.Problem",
+            found=type(problem).__name__,
+            do="landscape.load_problem(checkpoint=…) makes one as the command line does",
+        )
     run_names = {o.name for o in options_of(RunSettings)}
     known = run_names | {o.name for o in options_of(settings)}
     if unknown := [name for name in options if name not in known]:

@@ -75,7 +75,9 @@ def _function(problem: Problem) -> list[str]:
     for dtype, digits in ((torch.float64, 6), (problem.dtype, 3)):
         with contextlib.suppress(RuntimeError, LandscapeError), preserved_randomness():
             twin = problem.in_dtype(dtype)
-            piece = next(iter(twin.pieces(1)))
+            piece = next(iter(twin.pieces(1)), None)
+            if piece is None:
+                break
             loss, gradient = loss_and_gradient(twin, [piece])
             share = twin.share(piece)
             return [f"{value / share:.{digits}g}" for value in (loss, norm(gradient))]

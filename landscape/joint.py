@@ -147,7 +147,7 @@ def combine(
                 f"the same run is stored ({identity} in {path}): shown from there; --fresh computes again"
             )
         return ResultFile(path).read(identity)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
     result = _module(kind).combine(results, settings)
     made = _provenance(identity if store else f"{kind}-unstored", of, results, settings, command, started)
     seconds = float(getattr(result, "seconds", 0.0))

@@ -306,7 +306,7 @@ class _Execution:
                 "threads": self.problem.threads,
                 "strategy": None,
                 "inputs": {kind: used.provenance.id for kind, used in self.inputs.items() if used.provenance},
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "versions": versions(),
             }
             if not given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,7 +83,12 @@ def _show_runs(console: Console, path: Path) -> None:
 def _row(header: Header) -> list[str]:
     step = "" if header.checkpoint_step is None else str(header.checkpoint_step)
     took = duration(header.seconds)
-    return [header.id, header.kind, header.status, header.started, took, step, header.command]
+    return [header.id, header.kind, header.status, _to_the_second(header.started), took, step, header.command]
+
+
+def _to_the_second(started: str) -> str:
+    """2026-01-02T03:04:05+00:00, whatever the fractions."""
+    return re.sub(r"\.\d+", "", started)
 
 
 def _show_run(console: Console, path: Path, run: str) -> None:

@@ -43,7 +43,7 @@ def _alignment(result: NoiseResult) -> tuple[list[str], list[list[str]]]:
         share, error = _share(result, i)
         rows.append([str(name), *cosine, share, error, *diagonal])
     top = f"share in top {result.k}"
-    header = ["noise against", "cosine", "± (95 %)", top, "± (1 s.e.)", "diagonals", "± (95 %)"]
+    header = ["noise against", "cosine", "± (95 %)", top, "± (95 %)", "diagonals", "± (95 %)"]
     return header, rows
 
 
@@ -61,7 +61,8 @@ def _share(result: NoiseResult, i: int) -> tuple[str, str]:
     """In percent; where eigenvectors are not told apart, no figure."""
     if not math.isfinite(result.shares[i]) or result.share_space_errors[i] >= 1:
         return _NONE, _NONE
-    share, error = value_and_error(100 * float(result.shares[i]), 100 * float(result.share_errors[i]))
+    reach = 1.96 * float(result.share_errors[i]) + float(result.share_space_errors[i])
+    share, error = value_and_error(100 * float(result.shares[i]), 100 * reach)
     return f"{share} %", f"{error} %"
 
 

@@ -21,6 +21,8 @@ _MAIN = ("ckpt1", "ckpt2", "ckpt3", "ckpt4")
 #: Ends of the octaves that the summary lists.
 _OCTAVES = tuple(2**k for k in range(7))
 _NONE = "—"
+#: Shares below this are shown as such.
+_LEAST = 1e-11
 
 
 def print_result(console: Console, result: RatiosResult) -> None:
@@ -64,6 +66,8 @@ def _percent(share: float, error: float | np.ma.core.MaskedConstant = math.nan) 
     """A share in percent, with its standard error where there is one."""
     if not math.isfinite(share):
         return _NONE
+    if 0 < share < _LEAST:
+        return f"< {figure(100 * _LEAST, 1)} %"
     if np.ma.is_masked(error) or not math.isfinite(error):
         return f"{figure(100 * share, 3)} %"
     return f"{with_error(100 * share, 100 * float(error))} %"
@@ -89,7 +93,7 @@ def _summary(result: RatiosResult) -> Iterator[tuple[str, str]]:
     yield "signs", f"{kept} of the gradients that are not zero keep their sign"
     curvature = _figure(result.directional_curvature, result.directional_curvature_error)
     yield "curvature", f"{curvature} along ε: (g' − g)·ε/‖ε‖², uᵀHu as ρ → 0"
-    rise = figure(result.perturbed_loss, 6) if math.isfinite(result.perturbed_loss) else "not finite"
+    rise = _figure(result.perturbed_loss, result.perturbed_loss_error, 6, "not finite")
     yield "loss at w+ε", rise
     yield "octaves", _octaves(result)
     if result.masks_file is not None:
@@ -113,9 +117,14 @@ def _known(error: float | None) -> float:
     return math.nan if error is None else error
 
 
-def _figure(value: float, error: float | None, digits: int = 4) -> str:
+def _figure(
+    value: float,
+    error: float | None,
+    digits: int = 4,
+    none: str = f"{_NONE} (a gradient is zero or not finite, or nothing was moved)",
+) -> str:
     if not math.isfinite(value):
-        return f"{_NONE} (a gradient is zero or not finite, or nothing was moved)"
+        return none
     return figure(value, digits) if error is None else with_error(value, error)
 
 
@@ -171,8 +180,8 @@ def print_together(console: Console, results: Sequence[RatiosResult]) -> None:
         [
             *_when(result),
             *_shares(result.fractions, result.fraction_errors),
-            _short(result.gradient_norm_ratio),
-            _short(result.cosine),
+            _short(result.gradient_norm_ratio, _over_batches(result, result.gradient_norm_ratio_error)),
+            _short(result.cosine, _over_batches(result, result.cosine_error)),
             _short(result.gradient_norm),
         ]
         for result in sorted(results, key=_order)
@@ -196,5 +205,12 @@ def _when(result: RatiosResult) -> list[str]:
     return [name, _NONE if reference.step is None else str(reference.step)]
 
 
-def _short(value: float) -> str:
-    return figure(value, 4) if math.isfinite(value) else _NONE
+def _over_batches(result: RatiosResult, error: float | None) -> float | None:
+    """An error that is a standard error, and not what rounding does: the table has no room for those."""
+    return error if result.minibatch is not None else None
+
+
+def _short(value: float, error: float | None = None) -> str:
+    if not math.isfinite(value):
+        return _NONE
+    return figure(value, 4) if error is None else with_error(value, error)

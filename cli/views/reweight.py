@@ -94,6 +94,7 @@ def _rank(result: ReweightResult) -> str:
 def _marks(result: ReweightResult) -> Iterator[tuple[str, str]]:
     """How well weight and loss tell clean labels from noisy ones."""
     if result.noisy is None:
+        yield "noisy", "no labels are marked as wrong: --noisy does, or an array noisy in the data"
         return
     marked = counted(int(np.sum(result.noisy)), "label")
     if result.weight_area is None or result.loss_area is None:

@@ -27,12 +27,15 @@ def print_result(console: Console, result: SharpnessResult) -> None:
         console.out("no figure yet: a limit stopped the run too early")
         return
     console.out()
+    lines = list(_summary(result))
+    console.pairs(lines[:1])
+    console.out()
     console.table(["", "value", "±", "what"], list(_terms(result)))
     console.out()
     if result.rho_sweep is not None:
         console.table(*_sweep(result))
         console.out()
-    console.pairs(_summary(result))
+    console.pairs(lines[1:])
 
 
 def _terms(result: SharpnessResult) -> Iterator[list[str]]:

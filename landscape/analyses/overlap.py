@@ -103,6 +103,7 @@ def combine(results: Sequence[RatiosResult], settings: Settings) -> OverlapResul
             do="landscape ratios CHECKPOINT makes one of each checkpoint; name all their result files",
         )
     results, order, places = ordered(results)
+    _one_training(results, places, settings)
     n = _parameters(results)
     differing = _differing(results, settings)
     own, other = settings.ratio_class, settings.with_class
@@ -135,6 +136,19 @@ def combine(results: Sequence[RatiosResult], settings: Settings) -> OverlapResul
         **(_common(common_counts(masks, n), errors, sizes, n) if other is None else {}),
         seconds=time.perf_counter() - began,
     )
+
+
+def _one_training(results: Sequence[RatiosResult], places: Sequence[int], settings: Settings) -> None:
+    """Refuse checkpoints of the same step, which are of several trainings, unless ``--mixed``."""
+    if settings.mixed:
+        return
+    for i, place in enumerate(places[:-1]):
+        if place == places[i + 1]:
+            raise InputError(
+                "several checkpoints are of the same step, so of several trainings",
+                found=f"{_name(results[i])} and {_name(results[i + 1])} at {place}",
+                do="name the result files of one of them, or compare all with --mixed",
+            )
 
 
 def _count_errors(own: np.ndarray, other: np.ndarray | None) -> np.ndarray:
@@ -285,7 +299,9 @@ def _mask(result: RatiosResult, ratio_class: str) -> np.ndarray:
     if masks is None or masks.shape != shape or masks.dtype.kind != "u":
         found = "none" if masks is None else f"{masks.dtype} {masks.shape}, not uint8 {shape}"
         raise InputError(
-            f"the masks of {_run(result)} are not those of its model", found=found, do=_again(result)
+            f"the masks of {_run(result)} are not those of its model",
+            found=found,
+            do=_again(result) if masks is not None else "name its file: the masks lie beside it",
         )
     held, counted = int(pair_counts([masks[index]], [masks[index]], result.parameters)[0, 0]), result.counts
     if held != round(float(counted[index])):

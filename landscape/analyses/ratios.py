@@ -110,6 +110,15 @@ def minibatch(settings: Settings) -> int | None:
     return int(text)
 
 
+def check_minibatch(size: int | None, examples: int) -> None:
+    """Raise a :class:`ConfigurationError` if there are fewer examples than a mini-batch has."""
+    if size is not None and size > examples:
+        raise ConfigurationError(
+            f"mini-batches of {size} examples cannot be drawn from {examples}",
+            do="use a smaller --minibatch, or --minibatch full",
+        )
+
+
 def needs(settings: Settings) -> tuple[str, ...]:
     """No earlier results."""
     return ()
@@ -127,6 +136,7 @@ def plan(problem: Problem, settings: Settings) -> Plan:
 
     pairs, share = 1, 1.0
     size = minibatch(settings)
+    check_minibatch(size, problem.examples)
     if size is not None:
         pairs, share = settings.batches or BATCHES, min(1.0, size / problem.examples)
     each = 2 + (len(SWEEP) - 1 if settings.rho_sweep else 0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,24 @@ import torch
 from torch import Tensor
 
 from landscape.analyses.base import Saved, Start, State
-from landscape.analyses.ratios import BATCHES, SIGMA, SWEEP, Settings, minibatch
+from landscape.analyses.ratios import BATCHES, SIGMA, SWEEP, Settings, check_minibatch, minibatch
 from landscape.analyses.work import Work, problem_fields
-from landscape.errors import ConfigurationError, LandscapeError
+from landscape.errors import DataError
 from landscape.linalg.probes import derived_seed
-from landscape.machine import is_out_of_memory
 from landscape.parameters import layers
 from landscape.problem import Evaluation, Problem
 from landscape.results import CLASSES, RatiosResult
-from landscape.sam.passes import distance, inner, loss_and_gradient, norm
+from landscape.sam.passes import inner, loss_and_gradient, norm
 from landscape.sam.perturbation import Perturbation, random_step
 from landscape.sam.ratios import Tally, bin_edges, pack, tally
+from landscape.sam.rounding import gradient_rounding
 
 __all__ = ["RatiosWork", "ratios_result"]
 
 #: Examples on which rounding is measured, at most, and the part of the data that this may take.
 _FEW, _PART = 16, 64
+#: Mini-batches drawn in the place of one that has no loss terms.
+_ATTEMPTS = 100
 #: What is kept of each pair of gradients.
 _SUMS = ("counts", "uncertain", "histogram", "squares", "inner")
 
@@ -42,11 +45,7 @@ class RatiosWork(Work):
 
     def __init__(self, problem: Problem, settings: Settings, start: Start) -> None:
         self.settings, self.size = settings, minibatch(settings)
-        if self.size is not None and self.size > problem.examples:
-            raise ConfigurationError(
-                f"mini-batches of {self.size} examples cannot be drawn from {problem.examples}",
-                do="use a smaller --minibatch, or --minibatch full",
-            )
+        check_minibatch(self.size, problem.examples)
         self.rule = Perturbation(settings.perturb, settings.rho, settings.p, settings.eta, settings.relative)
         self.layout = problem.selection.layout
         groups = list(layers(self.layout).values())
@@ -68,7 +67,8 @@ class RatiosWork(Work):
 
     def evaluate(self) -> Evaluation:
         """Loss and gradient; the latter is kept if it is needed again."""
-        self.extra["rounding"] = self._rounding()
+        few = min(_FEW, max(1, self.problem.examples // _PART))
+        self.extra["rounding"] = gradient_rounding(self.problem, few, self.layer_of)
         evaluation = super().evaluate()
         if self.size is None or self.rule.rule == "friendly":
             self.gradient = self.layout.split(evaluation.gradient.to(self.problem.dtype))
@@ -88,8 +88,7 @@ class RatiosWork(Work):
         """Both gradients of a mini-batch (of all data), their tally and, for a sweep, further ones."""
         problem, gradient = self.problem, self.gradient
         if self.size is not None:
-            rows = _rows(self.seed, index, self.size, problem.examples)
-            problem = problem.minibatch(rows)
+            problem = self._drawn(index)
             gradient = loss_and_gradient(problem, self._pieces(problem))[1]
         assert gradient is not None
         along = gradient
@@ -110,6 +109,21 @@ class RatiosWork(Work):
                 )
                 sweep.append(one.counts.sum(0))
         self._append({**found.arrays(), "losses": loss, "lengths": radius, "sweep": np.array(sweep)})
+
+    def _drawn(self, index: int) -> Problem:
+        """A mini-batch; one without loss terms, all of them masked, is drawn again."""
+        assert self.size is not None
+        for attempt in range(_ATTEMPTS):
+            name = f"mini-batch {index}" + (f" again {attempt}" if attempt else "")
+            drawn = self.problem.minibatch(_rows(self.seed, name, self.size, self.problem.examples))
+            with contextlib.suppress(DataError):
+                if drawn.terms:
+                    return drawn
+        raise DataError(
+            f"no mini-batch of {self.size} examples has a loss term",
+            found=f"{_ATTEMPTS} were drawn",
+            do="use a larger --minibatch",
+        )
 
     def _append(self, row: dict[str, Any]) -> None:
         for name, value in row.items():
@@ -144,44 +158,14 @@ class RatiosWork(Work):
         return problem.pieces(self.strategy["micro_batch"])
 
     def _absolute(self, gradient: Sequence[Tensor]) -> list[float]:
-        """What an element of each tensor may be wrong by: the relative error times the layer's rms."""
-        relative = self.extra["rounding"]
-        squares, sizes = np.zeros(len(relative)), np.zeros(len(relative))
+        """What an element of each tensor may be wrong by: as measured, at least a roundoff of the rms."""
+        squares, sizes = np.zeros(len(self.extra["rounding"])), np.zeros(len(self.extra["rounding"]))
         for part, layer in zip(gradient, self.layer_of, strict=True):
             squares[layer] += inner([part], [part])
             sizes[layer] += part.numel()
-        rms = np.sqrt(squares / np.maximum(sizes, 1))
-        return [float(relative[layer] * rms[layer]) for layer in self.layer_of]
-
-    def _rounding(self) -> np.ndarray:
-        """Relative rounding error of an element of each layer's gradient (layers,), on a few examples.
-
-        Against float64 where the arithmetic is float32; float64 itself is taken to be better by the ratio of
-        the two precisions. Where the model does not run in the other one, against the same in two pieces.
-        """
-        problem = self.problem
-        piece = problem.sample(min(_FEW, max(1, problem.examples // _PART)))
-        single = problem.dtype == torch.float32
-        precision = torch.finfo(problem.dtype).eps
-        scale = 1.0 if single else precision / torch.finfo(torch.float32).eps
-        try:
-            twin = problem.in_dtype(torch.float64 if single else torch.float32)
-            theirs = loss_and_gradient(twin, [twin.recast(piece)])[1]
-            del twin
-        except (RuntimeError, TypeError, ValueError, LandscapeError) as error:
-            if is_out_of_memory(error):
-                raise
-            scale, half = 1.0, max(1, piece.examples // 2)
-            parts = [*problem.cut(piece, slice(0, half)), *problem.cut(piece, slice(half, None))]
-            theirs = loss_and_gradient(problem, parts)[1]
-        problem.drop_twins()  # as long as two models, and not needed again
-        ours = loss_and_gradient(problem, [piece])[1]
-        sizes = np.zeros(max(self.layer_of, default=-1) + 1)
-        wrong, length = np.zeros_like(sizes), np.zeros_like(sizes)
-        for a, b, layer in zip(ours, theirs, self.layer_of, strict=True):
-            wrong[layer] += distance([a], [b]) ** 2
-            length[layer] += inner([b], [b])
-        return np.maximum(precision, scale * np.sqrt(wrong / np.where(length > 0, length, 1)))
+        least = torch.finfo(self.problem.dtype).eps * np.sqrt(squares / np.maximum(sizes, 1))
+        absolute = np.maximum(self.extra["rounding"], least)
+        return [float(absolute[layer]) for layer in self.layer_of]
 
     def _state(self, text: str, over: bool = False) -> State:
         return self.state(text, self._save, done=self.done, total=self.total, over=over)
@@ -193,9 +177,9 @@ class RatiosWork(Work):
         return Saved(arrays, {**self.counters, "done": self.done})
 
 
-def _rows(seed: int, index: int, size: int, examples: int) -> Tensor:
+def _rows(seed: int, name: str, size: int, examples: int) -> Tensor:
     """The examples of a mini-batch, without replacement, in the data's order."""
-    generator = torch.Generator().manual_seed(derived_seed(seed, f"mini-batch {index}"))
+    generator = torch.Generator().manual_seed(derived_seed(seed, name))
     return torch.randperm(examples, generator=generator)[:size].sort().values
 
 
@@ -209,10 +193,13 @@ def ratios_result(problem: Problem, settings: Settings, saved: Saved) -> RatiosR
     counts = a["counts"].sum(1).astype(float)
     count, count_error = _mean(counts, size)
     fraction, fraction_error = count / n, count_error / n
-    shares = [_mean(_shares(a["squares"][:, row]), size) for row in (0, 1)]
+    shares = [_mean_shares(a["squares"][:, row], size) for row in (0, 1)]
     figures: dict[str, Any] = {}
     for name, values in _figures(a).items():
         figures[name], figures[f"{name}_error"] = _scalar(values, size)
+    rounding = float(np.sqrt(np.square(a["rounding"]) @ _sizes(problem)))
+    if size is None and pairs:
+        figures |= _by_rounding(a, rounding)
     low, high = bin_edges()
     lengths = a["lengths"]
     return RatiosResult(
@@ -236,12 +223,11 @@ def ratios_result(problem: Problem, settings: Settings, saved: Saved) -> RatiosR
         fractions=fraction,
         fraction_errors=fraction_error,
         uncertain=a["uncertain"].sum(1).mean(0) / n,
-        rounding=float(a["rounding"].max(initial=0.0)),
+        rounding=rounding / c["gradient_norm"] if c["gradient_norm"] else math.nan,
         gradient_shares=shares[0][0],
         gradient_share_errors=shares[0][1],
         perturbed_shares=shares[1][0],
         perturbed_share_errors=shares[1][1],
-        perturbed_loss=float(a["losses"].mean()) if pairs else math.nan,
         bin_low=low,
         bin_high=high,
         histogram=a["histogram"].mean(0),
@@ -280,18 +266,29 @@ def _mean(values: np.ndarray, size: int | None) -> tuple[np.ndarray, np.ma.Maske
 
 
 def _scalar(values: np.ndarray, size: int | None) -> tuple[float, float | None]:
-    mean, error = _mean(values, size)
+    """Mean and standard error over the pairs that have the figure; NaN without any."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return math.nan, None
+    mean, error = _mean(finite, size)
     return float(mean), None if np.ma.is_masked(error) else float(error)
 
 
 def _shares(squares: np.ndarray) -> np.ndarray:
-    """Each class's share of the sum (pairs, classes); zeros where that is zero."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        whole = squares.sum(1, keepdims=True)
-        return np.where(whole > 0, squares / np.where(whole > 0, whole, 1), 0.0)
+    """Each class's share of the sum (pairs, classes); NaN where that is zero or not finite."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        shares: np.ndarray = squares / squares.sum(1, keepdims=True)
+    return shares
 
 
-def _figures(a: dict[str, np.ndarray] | Any) -> dict[str, np.ndarray]:
+def _mean_shares(squares: np.ndarray, size: int | None) -> tuple[np.ndarray, np.ma.MaskedArray]:
+    """Means of shares and their standard errors, over the pairs that have them; NaN without any."""
+    shares = _shares(squares)
+    known = shares[np.isfinite(shares).all(1)]
+    return _mean(known, size) if len(known) else _mean(shares[:1], None)
+
+
+def _figures(a: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Figures of each pair; NaN where a gradient is zero or not finite, or nothing was moved."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         g, h = np.sqrt(a["squares"].sum(2)).T
@@ -304,7 +301,38 @@ def _figures(a: dict[str, np.ndarray] | Any) -> dict[str, np.ndarray]:
             "cosine": inner / (g * h),
             "sign_agreement": same / known,
             "directional_curvature": change / length2,
+            "perturbed_loss": a["losses"],
         }
+
+
+def _by_rounding(a: Mapping[str, np.ndarray], rounding: float) -> dict[str, float | None]:
+    """About what rounding of both gradients, ``rounding`` each, does to the figures of a full batch.
+
+    To first order: g is wrong by ``rounding`` and with it the direction of ε, so that g' is wrong by as much
+    again and by that part of the change g' − g; sign agreement is bounded by the uncertain classes.
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        g, h = np.sqrt(a["squares"].sum(2))[0]
+        inner, length2, change = a["inner"][0]
+        moved = math.sqrt(max(0.0, g * g + h * h - 2 * inner))
+        wrong = rounding + moved * rounding / g  # of g'
+        turned = rounding / g + wrong / h
+        cosine = min(1.0, abs(inner / (g * h)))
+        errors = {
+            "gradient_norm_ratio_error": h / g * turned,
+            "cosine_error": min(2.0, math.sqrt(1 - cosine**2) * turned + turned**2 / 2),
+            "directional_curvature_error": (rounding + wrong) / math.sqrt(length2)
+            + 2 * abs(change / length2) * rounding / g
+            if length2 > 0
+            else math.nan,
+        }
+    return {name: float(error) if math.isfinite(error) else None for name, error in errors.items()}
+
+
+def _sizes(problem: Problem) -> np.ndarray:
+    """Parameters of each layer."""
+    layout = problem.selection.layout
+    return np.array([layout.count(members) for members in layers(layout).values()], dtype=float)
 
 
 def _layer_fields(problem: Problem, counts: np.ndarray, size: int | None) -> dict[str, Any]:

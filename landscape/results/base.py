@@ -124,7 +124,14 @@ def register(cls: R) -> R:
     if clash := [q.name for q in cls.quantities() if q.name in dims and q.dims != (q.name,)]:
         raise TypeError(f"{cls.__name__}: {', '.join(clash)} names a quantity and a dimension")
     _KINDS[cls.kind] = cls
+    cls.__repr__ = _in_short  # type: ignore[assignment, method-assign]
     return cls
+
+
+def _in_short(result: Result) -> str:
+    """Which result it is; its arrays would fill pages."""
+    run = result.provenance.id if result.provenance else "not stored"
+    return f"<{type(result).__name__} {run}: {result.status}>"
 
 
 def kinds() -> Mapping[str, type[Result]]:

@@ -27,6 +27,9 @@ CLASSES: Mapping[str, str] = {
 }
 
 
+_ERROR = "Standard error over mini-batches; of a full batch, about what rounding of the gradients does to it."
+
+
 @register
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RatiosResult(ProblemResult):
@@ -64,7 +67,7 @@ class RatiosResult(ProblemResult):
         "(of all parameters).",
         dims=("ratio_class",),
     )
-    rounding: float = quantity("Relative rounding error of a gradient, measured on a few examples.")
+    rounding: float = quantity("Relative rounding error of the gradient, measured on a few examples.")
     gradient_shares: np.ndarray = quantity(
         "Share of ‖g‖² that lies in each class.", dims=("ratio_class",), error="gradient_share_errors"
     )
@@ -74,9 +77,9 @@ class RatiosResult(ProblemResult):
     )
     perturbed_share_errors: np.ndarray = quantity("Standard error over mini-batches.", dims=("ratio_class",))
     gradient_norm_ratio: float = quantity("‖g'‖/‖g‖; NaN where g is zero.", error="gradient_norm_ratio_error")
-    gradient_norm_ratio_error: float | None = quantity("Standard error over mini-batches.", default=None)
+    gradient_norm_ratio_error: float | None = quantity(_ERROR, default=None)
     cosine: float = quantity("Cosine of the angle between g and g'.", error="cosine_error")
-    cosine_error: float | None = quantity("Standard error over mini-batches.", default=None)
+    cosine_error: float | None = quantity(_ERROR, default=None)
     sign_agreement: float = quantity(
         "Share of the parameters with g ≠ 0 whose gradient keeps its sign.", error="sign_agreement_error"
     )
@@ -86,8 +89,11 @@ class RatiosResult(ProblemResult):
         unit="loss / weight²",
         error="directional_curvature_error",
     )
-    directional_curvature_error: float | None = quantity("Standard error over mini-batches.", default=None)
-    perturbed_loss: float = quantity("Loss at w + ε (mean over mini-batches).", unit="loss")
+    directional_curvature_error: float | None = quantity(_ERROR, default=None)
+    perturbed_loss: float = quantity(
+        "Loss at w + ε (mean over mini-batches).", unit="loss", error="perturbed_loss_error"
+    )
+    perturbed_loss_error: float | None = quantity("Standard error over mini-batches.", default=None)
     bin_low: np.ndarray = quantity(
         "Lower end of each bin of r; on the negative side the larger |r|.", dims=("bin",)
     )

@@ -221,7 +221,7 @@ class Around:
         step = self.point(radius, steps)
         second = math.nan
         if expansion:
-            second = (radius**2 * self.curvature if not steps else self.form(step)) / 2
+            second = (radius * radius * self.curvature if not steps else self.form(step)) / 2
         found = Increase(norm(step), self.increase(step), inner(self.gradient, step), second)
         return found, step
 

@@ -77,8 +77,9 @@ class ResultFile:
             runs = self._runs(file)
             return _header(run_id, attributes(group_at(runs, run_id))) if run_id in set(runs) else None
 
-    def read(self, run_id: str) -> Result:
+    def read(self, run: str | Header) -> Result:
         """The result of a run, with its provenance; the start of an id is enough if it is the only such."""
+        run_id = run.id if isinstance(run, Header) else run
         with opened(self.path) as file:
             runs = self._runs(file)
             name = self._choose(run_id, groups(runs))
