@@ -142,8 +142,10 @@ def _one_training(results: Sequence[RatiosResult], places: Sequence[int], settin
     """Refuse checkpoints of the same step, which are of several trainings, unless ``--mixed``."""
     if settings.mixed:
         return
+    files = [one.provenance.checkpoint if one.provenance else None for one in results]
     for i, place in enumerate(places[:-1]):
-        if place == places[i + 1]:
+        one, other = files[i], files[i + 1]
+        if place == places[i + 1] and one and other and one.sha256 != other.sha256:
             raise InputError(
                 "several checkpoints are of the same step, so of several trainings",
                 found=f"{_name(results[i])} and {_name(results[i + 1])} at {place}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -268,7 +269,22 @@ def test_masks_that_are_not_those_of_the_run(damaged: np.ndarray | None, words: 
     with pytest.raises(InputError, match="ratios-0002") as caught:
         combine(runs, Settings())
     assert caught.match(words)
-    assert "landscape ratios net-2.pt --fresh" in str(caught.value)
+    advice = "landscape ratios net-2.pt --fresh" if damaged is not None else "the masks lie beside it"
+    assert advice in str(caught.value)
+
+
+def test_two_trainings_are_not_taken_for_one() -> None:
+    """Other weights at the same step: SGD beside SAM, in the order of their files."""
+    one, other = ratios_run([0] * 20, step=1), ratios_run([0] * 20, step=1, run="ratios-other")
+    assert other.provenance is not None
+    assert other.provenance.checkpoint is not None
+    checkpoint = dataclasses.replace(other.provenance.checkpoint, sha256="0" * 64)
+    moved = dataclasses.replace(
+        other, provenance=dataclasses.replace(other.provenance, checkpoint=checkpoint)
+    )
+    with pytest.raises(InputError, match="of several trainings"):
+        combine([one, moved, ratios_run([0] * 20, step=2)], Settings())
+    combine([one, moved], Settings(mixed=True))
 
 
 def test_why_a_run_is_of_no_use() -> None:

@@ -175,3 +175,13 @@ def test_a_mini_batch_may_be_a_number_in_the_configuration() -> None:
     done = call(*SAME)
     assert done.exit_code == 0, done.stderr
     assert "4 of 10 examples each" in done.stdout
+
+
+def test_a_checkpoint_that_fails_does_not_stop_the_others(series: list[str]) -> None:
+    Path("runs/step20.pt").write_bytes(b"no checkpoint")
+    done = call("ratios", *series, "--seed", "1", "--json")
+    assert done.exit_code == 2
+    answer = json.loads(done.stdout)
+    assert [run["checkpoint"]["step"] for run in answer["runs"]] == [21, 700]
+    assert [one["checkpoint"] for one in answer["failed"]] == ["runs/step20.pt"]
+    assert "1 of 3 checkpoints failed" in done.stderr

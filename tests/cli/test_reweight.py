@@ -51,10 +51,10 @@ def test_the_loss_then_the_groups_then_what_they_mean() -> None:
     assert "nan" not in done.stdout
 
 
-def test_without_marks_there_is_nothing_about_noise() -> None:
+def test_without_marks_that_is_said_and_no_more() -> None:
     done = call(*SAME)
     assert done.exit_code == 0, done.stderr
-    assert "noisy" not in done.stdout
+    assert "no labels are marked as wrong: --noisy does" in done.stdout
     assert "AUC" not in done.stdout
 
 
