@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape.errors import InputError
+from landscape.errors import InputError, StoreError
 
 from ..console import Console
 from ..options import Debug, Json, Quiet
 from ..stored import choose, open_file
+
+if TYPE_CHECKING:
+    from landscape.store import ResultFile
 
 
 def command(
@@ -23,7 +27,7 @@ def command(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Delete runs from a result file; the other runs in it stay.
+    """Delete runs from a result file, with the vectors and masks that lie beside it; the other runs stay.
 
     On a terminal you are asked first; elsewhere --yes is needed.
 
@@ -37,9 +41,23 @@ def command(
     if not yes and not _confirmed(console, ids):
         console.warn("Nothing was deleted.")
         raise typer.Exit(InputError.exit_code)
+    vectors = _vectors(stored, ids)
     stored.remove(ids)
+    for path in vectors - _vectors(stored, [header.id for header in stored.runs()]):
+        path.unlink(missing_ok=True)
     console.out(f"deleted {', '.join(ids)}")
     console.emit(deleted=ids, file=str(file))
+
+
+def _vectors(stored: ResultFile, ids: list[str]) -> set[Path]:
+    """The files beside the results that hold these runs' vectors and masks; of runs that can be read."""
+    found = set()
+    for run in ids:
+        with contextlib.suppress(StoreError):
+            result = stored.read(run)
+            names = [getattr(result, name) for name in result.apart.values()]
+            found |= {stored.path.parent / Path(name).name for name in names if name is not None}
+    return found
 
 
 def _confirmed(console: Console, ids: list[str]) -> bool:

@@ -104,11 +104,13 @@ def _summary(result: NoiseResult) -> Iterator[tuple[str, str]]:
 def _noise(result: NoiseResult) -> str:
     if not math.isfinite(result.noise_trace):
         return "not measured yet"
-    trace = with_error(result.noise_trace, result.noise_trace_error)
+    known = math.isfinite(result.noise_trace_error)
+    trace = with_error(result.noise_trace, result.noise_trace_error) if known else figure(result.noise_trace)
+    error = "± is 1 standard error over the sampling of the data" if known else "too few for a standard error"
     one = " (gradients summed over an example's terms)" if result.terms != result.counted_examples else ""
     return (
-        f"Tr C = {trace} over {result.counted_examples} examples{one}; ± is 1 standard error over the "
-        f"sampling of the data. ‖C‖ = {_between(result.noise_frobenius, result.noise_frobenius_interval)}"
+        f"Tr C = {trace} over {result.counted_examples} examples{one}; {error}. "
+        f"‖C‖ = {_between(result.noise_frobenius, result.noise_frobenius_interval)}"
     )
 
 

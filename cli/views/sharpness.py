@@ -11,13 +11,15 @@ from landscape.results import SharpnessResult
 
 from ..console import Console
 from ..numbers import at_most, duration, figure, value_and_error, with_error
-from .common import counted
+from .common import counted, percent
 
 __all__ = ["print_result"]
 
 #: Errors below this part of a value leave it six digits: more say nothing that anybody reads.
 _FINE = 5e-7
 _ABSENT = "—"
+#: Relative errors of the slope from which the direction itself is in doubt.
+_VISIBLE = 1e-5
 
 
 def print_result(console: Console, result: SharpnessResult) -> None:
@@ -65,6 +67,19 @@ def _terms(result: SharpnessResult) -> Iterator[list[str]]:
         yield [
             "difference", *_value(result.random_difference, _half(result.random_difference_interval)), text
         ]  # fmt: skip
+
+
+def _direction(result: SharpnessResult) -> Iterator[tuple[str, str]]:
+    """How well ε is known, where rounding of the gradient turns it visibly."""
+    if not result.first_order or result.first_order_error is None or not math.isfinite(result.first_order):
+        return
+    off = abs(result.first_order_error / result.first_order)
+    if off > _VISIBLE:
+        yield (
+            "direction",
+            f"the gradient is known to about {percent(off)} % only, and ε lies along it: the figures are "
+            "those of this ε; --dtype float64 knows it better",
+        )
 
 
 def _dual(result: SharpnessResult) -> str:
@@ -123,6 +138,7 @@ def _summary(result: SharpnessResult) -> Iterator[tuple[str, str]]:
         yield "keskar", _keskar(result)
     if (found := _caution(result)) is not None:
         yield "caution", found
+    yield from _direction(result)
     if result.measure != "average" and result.increase_error is None:
         yield "over data", result.error_method
     if not math.isclose(result.length, result.radius, rel_tol=1e-9):

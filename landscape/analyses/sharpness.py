@@ -33,6 +33,10 @@ TOL, DIRECTIONS = 0.1, 512
 BESIDE = 16
 
 
+#: The largest length, well below the root of the largest number.
+_LARGEST = 1e70
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(PerturbationSettings):
     """Options of ``sharpness``.
@@ -85,6 +89,11 @@ class Settings(PerturbationSettings):
             )
         if not math.isfinite(self.eta):
             raise ConfigurationError("--eta must be finite", found=f"{self.eta:g}")
+        if max(self.rho, self.eta) > _LARGEST:
+            raise ConfigurationError(
+                f"lengths beyond {_LARGEST:g} have no square in float64",
+                found=f"--rho {self.rho:g}, --eta {self.eta:g}",
+            )
         if not self.p >= 1:
             raise ConfigurationError("the p of a norm is at least 1", found=f"--p {self.p:g}")
         defaults = PerturbationSettings

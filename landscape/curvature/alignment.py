@@ -160,8 +160,11 @@ class ExampleNoise:
 
     @property
     def trace_error(self) -> float:
-        """Its standard error over the sampling of the examples; NaN below two."""
-        if len(self.squares) < 2:
+        """Its standard error over the sampling of the examples; NaN below three.
+
+        The deviations of two examples from their mean are equal whatever they are, and tell nothing.
+        """
+        if len(self.squares) < 3:
             return math.nan
         return float(self.factor * len(self.squares) ** 0.5 * self.squares.std(ddof=1))
 

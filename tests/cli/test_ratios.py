@@ -169,6 +169,19 @@ def test_a_stored_run_is_shown_again() -> None:
     assert again.stdout == first
 
 
+def test_deleting_a_run_deletes_its_masks() -> None:
+    """Unless another run, with the same masks, has the same file."""
+    for rho in ("0.05", "50", "50.001"):
+        assert call(*SAME, "--rho", rho, "-o", "a.h5").exit_code == 0
+    stored_runs = [ResultFile("a.h5").read(header.id) for header in ResultFile("a.h5").runs()]
+    small, large, same = (run for run in stored_runs if isinstance(run, RatiosResult))
+    assert small.masks_file != large.masks_file == same.masks_file
+    for run, left in ((small, 1), (large, 1), (same, 0)):
+        assert run.provenance is not None
+        assert call("rm", "a.h5", run.provenance.id, "--yes").exit_code == 0
+        assert len(list(Path().glob("a-*.h5"))) == left
+
+
 def test_a_mini_batch_may_be_a_number_in_the_configuration() -> None:
     config = Path("landscape.toml")
     config.write_text(config.read_text() + "\n[ratios]\nminibatch = 10\nbatches = 4\n")
