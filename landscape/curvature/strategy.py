@@ -88,8 +88,8 @@ def choose_pieces(problem: Problem, reserved: int = 0) -> Strategy:
     per_example = max(1.0, graph_bytes_per_example(problem, few=1, twice=False))
     largest = min(max(1, int(budget / 2 / per_example)), problem.examples)
     ladder, left = _Ladder(largest), int(_TRIAL * problem.examples)
-    # The first piece warms up, so that two are the least that tell anything.
-    for piece in ladder.timed(problem) if left >= 2 * _FIRST else ():
+    # Of few examples, trying sizes would cost more than it could save.
+    for piece in ladder.timed(problem) if left >= 8 * _FIRST else ():
         left -= piece.examples
         if left < 0:
             break

@@ -49,6 +49,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "resnet-64": lambda: resnet(64),
     "resnet-256": lambda: resnet(256),
     "transformer-32": lambda: language_model(32),
+    "transformer-128": lambda: language_model(128),
 }
 
 #: A repetition of the unit goes on for so many seconds: a gradient of the digits takes two milliseconds.
