@@ -96,6 +96,8 @@ def _summary(result: RatiosResult) -> Iterator[tuple[str, str]]:
     rise = _figure(result.perturbed_loss, result.perturbed_loss_error, 6, "not finite")
     yield "loss at w+ε", rise
     yield "octaves", _octaves(result)
+    if result.divided_counts is not None:
+        yield "as written", _as_written(result)
     if result.masks_file is not None:
         yield "masks", f"in {result.masks_file}: the class of every parameter, for landscape overlap"
     yield "cost", f"{counted(result.passes, 'gradient')}, {duration(result.seconds)}"
@@ -135,6 +137,18 @@ def _octaves(result: RatiosResult) -> str:
         inside = (result.bin_low == low) & (result.bin_high == high)
         parts.append(f"{low}–{high}: {_percent(float(result.histogram[inside].sum()) / result.parameters)}")
     return f"r in {', '.join(parts)}"
+
+
+def _as_written(result: RatiosResult) -> str:
+    """The classes by division, as they were first written down."""
+    assert result.divided_counts is not None
+    assert result.divided_errors is not None
+    shares = [
+        _percent(count / result.parameters, error / result.parameters)
+        for count, error in zip(result.divided_counts, result.divided_errors, strict=True)
+    ]
+    listed = ", ".join(f"{name} {share}" for name, share in zip((*_MAIN, "none"), shares, strict=True))
+    return f"by dividing: {listed} (zeros, ties and what underflows have no class of their own)"
 
 
 def _layers(result: RatiosResult) -> tuple[list[str], list[list[str]]]:

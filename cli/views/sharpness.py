@@ -147,6 +147,13 @@ def _summary(result: SharpnessResult) -> Iterator[tuple[str, str]]:
         yield "flat", f"{counted(result.flat_groups, 'group')} with a gradient of zero: nothing moved them"
     if result.empty_groups:
         yield "empty", f"{counted(result.empty_groups, 'group')} without loss terms, left out"
+    if result.hessian_trace is not None and result.second_order is not None:
+        written, right = figure(result.hessian_trace / 2), figure(result.second_order)
+        yield (
+            "as written",
+            f"½Tr(H) = {written} where ½εᵀHε = {right} stands: the second-order term as first written down, "
+            "right neither for one ε nor on average, where it is ρ²Tr(H)/(2n)",
+        )
     if result.hessian_trace is not None:
         value, half = result.hessian_trace, _half(result.hessian_trace_interval)
         if half is None or not math.isfinite(half):

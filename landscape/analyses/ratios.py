@@ -59,6 +59,11 @@ class Settings(PerturbationSettings):
         False, f"Find the fractions also for {len(SWEEP)} lengths from ρ/100 to 10ρ (a gradient each)."
     )
     per_layer: bool = option(True, "Give the fractions of each layer, at no further cost.")
+    as_written: bool = option(
+        False,
+        "Also count the classes as they were first written down, by dividing: zeros, ties and what "
+        "underflows are then in no class, or in a wrong one.",
+    )
     masks: bool = option(
         True,
         "Keep the class of every parameter, one bit a class, in a file beside the results (full batch only); "

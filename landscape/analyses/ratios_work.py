@@ -31,7 +31,7 @@ _FEW, _PART = 16, 64
 #: Mini-batches drawn in the place of one that has no loss terms.
 _ATTEMPTS = 100
 #: What is kept of each pair of gradients.
-_SUMS = ("counts", "uncertain", "histogram", "squares", "inner")
+_SUMS = ("counts", "uncertain", "histogram", "squares", "inner", "divided")
 
 
 class RatiosWork(Work):
@@ -143,6 +143,7 @@ class RatiosWork(Work):
             moved,
             layer_of=self.layer_of,
             rounding=self._absolute(gradient) if radius else [0.0] * len(gradient),
+            divide=self.settings.as_written,
         )
         return found, codes, loss
 
@@ -235,6 +236,7 @@ def ratios_result(problem: Problem, settings: Settings, saved: Saved) -> RatiosR
         seconds=c["seconds"],
         masks=a.get("masks"),
         **figures,
+        **_as_written(a["divided"], settings, size),
         **(_layer_fields(problem, a["counts"], size) if settings.per_layer else {}),
         **(_sweep_fields(a["sweep"] / n, lengths, size) if settings.rho_sweep else {}),
         **problem_fields(problem, saved),
@@ -250,6 +252,7 @@ def _nothing(count: int, sweep: bool) -> dict[str, np.ndarray]:
         "histogram": (1, bins),
         "squares": (1, 2, kinds),
         "inner": (1, 3),
+        "divided": (1, 5),
         "losses": (1,),
         "lengths": (1,),
         "sweep": (1, len(SWEEP) if sweep else 0, kinds),
@@ -333,6 +336,13 @@ def _sizes(problem: Problem) -> np.ndarray:
     """Parameters of each layer."""
     layout = problem.selection.layout
     return np.array([layout.count(members) for members in layers(layout).values()], dtype=float)
+
+
+def _as_written(divided: np.ndarray, settings: Settings, size: int | None) -> dict[str, Any]:
+    if not settings.as_written:
+        return {}
+    mean, errors = _mean(divided.astype(float), size)
+    return {"divided_counts": mean, "divided_errors": errors}
 
 
 def _layer_fields(problem: Problem, counts: np.ndarray, size: int | None) -> dict[str, Any]:

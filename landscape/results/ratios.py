@@ -128,6 +128,15 @@ class RatiosResult(ProblemResult):
     sweep_errors: np.ndarray | None = quantity(
         "Standard error over mini-batches.", dims=("rho_step", "ratio_class"), default=None
     )
+    divided_counts: np.ndarray | None = quantity(
+        "As first written, by dividing: parameters in ckpt1 to ckpt4, and in none of them.",
+        dims=("written_class",),
+        error="divided_errors",
+        default=None,
+    )
+    divided_errors: np.ndarray | None = quantity(
+        "Standard error over mini-batches.", dims=("written_class",), default=None
+    )
     passes: int = quantity("Gradients taken, in units of one gradient over the data that a ratio is about.")
     seconds: float = quantity("Wall-clock time of the computation.", unit="s")
     masks_file: str | None = quantity("File that holds the classes of each parameter, packed.", default=None)

@@ -18,7 +18,7 @@ from torch import Tensor
 from landscape.results import CLASSES
 from landscape.sam.passes import CHUNK, chunks
 
-__all__ = ["OCTAVES", "Tally", "bin_edges", "classify", "octaves", "pack", "tally"]
+__all__ = ["OCTAVES", "Tally", "bin_edges", "by_division", "classify", "octaves", "pack", "tally"]
 
 NAMES = tuple(CLASSES)
 _CKPT1, _CKPT2, _CKPT3, _CKPT4, _EQUAL, _OPPOSITE, _DEAD, _BORN, _KILLED, _NONFINITE = range(len(NAMES))
@@ -60,6 +60,18 @@ def bin_edges() -> tuple[np.ndarray, np.ndarray]:
     inner = 2.0 ** np.arange(-OCTAVES, OCTAVES + 1)
     low, high = np.concatenate([[0.0], inner]), np.concatenate([inner, [math.inf]])
     return np.concatenate([-high[::-1], low]), np.concatenate([-low[::-1], high])
+
+
+def by_division(g: Tensor, h: Tensor) -> Tensor:
+    """The classes as they were first written down, by dividing: (ckpt1 … ckpt4, in none of them), int64.
+
+    The quotient is rounded, and 0/0, x/0 and overflow go where they may: this is what such figures were made
+    with, and no better.
+    """
+    r = h / g
+    inside = [r > 1, (r > 0) & (r < 1), r < -1, (r < 0) & (r > -1)]
+    counts = torch.stack([mask.sum() for mask in inside])
+    return torch.cat([counts, (r.numel() - counts.sum())[None]])
 
 
 #: Integers of the width of each dtype, and the bits of its mantissa.
@@ -121,6 +133,7 @@ class Tally:
         histogram: (bins,) int64.
         squares: (2, classes) Σg² and Σg'² in each class.
         inner: g·g', ‖d‖², (g' − g)·d with d = w' − w, as it was rounded.
+        divided: (5,) int64, see :func:`by_division`; zeros unless asked for.
     """
 
     counts: np.ndarray
@@ -128,6 +141,7 @@ class Tally:
     histogram: np.ndarray
     squares: np.ndarray
     inner: np.ndarray
+    divided: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
         return dict(vars(self))
@@ -141,6 +155,7 @@ def tally(
     *,
     layer_of: Sequence[int],
     rounding: Sequence[float],
+    divide: bool = False,
 ) -> tuple[Tally, Tensor]:
     """Classes, histogram and sums of two gradients at ``weights`` and ``moved``; and the codes (n,) uint8.
 
@@ -155,6 +170,7 @@ def tally(
     histogram = torch.zeros(2 * _PER_SIGN, dtype=torch.int64)
     squares = torch.zeros((2, len(NAMES)), dtype=torch.float64)
     inner = torch.zeros(3, dtype=torch.float64)
+    divided = torch.zeros(5, dtype=torch.int64)
     codes: list[Tensor] = []
     for i, layer in enumerate(layer_of):
         for g, h, w, v in chunks(gradient[i], perturbed[i], weights[i], moved[i]):
@@ -165,11 +181,13 @@ def tally(
             counts[layer] += torch.bincount(index, minlength=len(NAMES)).cpu()
             uncertain[layer] += torch.bincount(index[near], minlength=len(NAMES)).cpu()
             histogram += bins.cpu()
+            if divide:
+                divided += by_division(g, h).cpu()
             g, h, d = g.double(), h.double(), v.double() - w.double()
             for row, x in enumerate((g, h)):
                 squares[row] += torch.bincount(index, x.square(), len(NAMES)).cpu()
             inner += torch.stack([g @ h, d @ d, (h - g) @ d]).cpu()
-    parts = [part.numpy() for part in (counts, uncertain, histogram, squares, inner)]
+    parts = [part.numpy() for part in (counts, uncertain, histogram, squares, inner, divided)]
     return Tally(*parts), torch.cat(codes) if codes else torch.zeros(0, dtype=torch.uint8)
 
 

@@ -19,7 +19,7 @@ SAME = ("ratios", "ckpt.pt", "--seed", "1")
 
 
 def stored(run: str = "") -> RatiosResult:
-    file = ResultFile(next(Path("landscape-results").glob("ckpt-*.h5")))
+    file = ResultFile(next(Path("landscape-results").glob("ckpt-????????.h5")))
     found = file.read(run or file.runs()[-1].id)
     assert isinstance(found, RatiosResult)
     return found
@@ -102,7 +102,7 @@ def test_the_infinity_norm_is_written_down() -> None:
     assert found.provenance.settings["p"] == "inf"
     assert found.p == float("inf")
     assert (
-        "inf-norm" in call("show", next(Path("landscape-results").glob("ckpt-*[0-9a-f].h5")), "ratios").stdout
+        "inf-norm" in call("show", next(Path("landscape-results").glob("ckpt-????????.h5")), "ratios").stdout
     )
 
 
@@ -167,6 +167,18 @@ def test_a_stored_run_is_shown_again() -> None:
     again = call(*SAME)
     assert "the same run is stored" in again.stderr
     assert again.stdout == first
+
+
+def test_the_classes_as_first_written_beside_the_right_ones() -> None:
+    assert "as written" not in call(*SAME).stdout
+    done = call(*SAME, "--as-written")
+    assert "as written" in done.stdout
+    assert "by dividing: ckpt1 " in done.stdout
+    found = stored()
+    assert found.divided_counts is not None
+    assert found.divided_counts.sum() == 43
+    batches = call(*SAME, "--as-written", "--minibatch", "10", "--batches", "5")
+    assert "none 0 ± 0 %" in batches.stdout
 
 
 def test_deleting_a_run_deletes_its_masks() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from landscape.results import CLASSES
 from landscape.sam import passes
 from landscape.sam.ratios import OCTAVES, bin_edges, classify, octaves, pack, tally
+from landscape.sam.ratios import by_division as by_division_of
 from tests.support.closed_form import generator
 
 NAMES = list(CLASSES)
@@ -139,6 +140,31 @@ def test_the_histogram_counts_each_ratio_in_its_bin() -> None:
         (2.0**OCTAVES, INF): 1,
         (-(2.0**-OCTAVES), 0): 1,
     }
+
+
+def test_by_division_zeros_and_ties_are_in_no_class() -> None:
+    g = torch.tensor([1.0, 1.0, 1.0, 2.0, 1.0, 0.0, 0.0, 1.0, 1e-30], dtype=torch.float32)
+    h = torch.tensor([2.0, 0.5, -2.0, -1.0, 1.0, 0.0, 3.0, 0.0, 1e30], dtype=torch.float32)
+    assert classified(g, h) == {
+        "ckpt1": 2,
+        "ckpt2": 1,
+        "ckpt3": 1,
+        "ckpt4": 1,
+        "equal": 1,
+        "dead": 1,
+        "born": 1,
+        "killed": 1,
+    }
+    # 3/0 counts as ckpt1, 0/0, 0/1 and 1/1 as nothing.
+    assert by_division_of(g, h).tolist() == [3, 1, 1, 1, 3]
+    found, _ = tally([g], [h], [g], [g], layer_of=[0], rounding=[0.0], divide=True)
+    assert found.divided.tolist() == [3, 1, 1, 1, 3]
+    assert tally([g], [h], [g], [g], layer_of=[0], rounding=[0.0])[0].divided.sum() == 0
+
+
+def classified(g: Tensor, h: Tensor) -> dict[str, int]:
+    names = [NAMES[i] for i in classify(g, h)]
+    return {name: names.count(name) for name in NAMES if name in names}
 
 
 def test_special_classes_are_in_no_bin() -> None:
