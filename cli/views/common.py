@@ -62,9 +62,9 @@ def loss_line(result: ProblemResult) -> str:
     }
     others = "".join(f"; {count} {kind}" for kind, count in kinds.items() if count)
     return (
-        f"loss {figure(result.loss, 6)} ({accuracy}{result.examples} examples, {terms}"
-        f"{result.parameters} parameters{others}, gradient norm {figure(result.gradient_norm, 4)}): "
-        "is this my loss?"
+        f"loss {figure(result.loss, 6)} ({accuracy}{counted(result.examples, 'example')}, {terms}"
+        f"{counted(result.parameters, 'parameter')}{others}, "
+        f"gradient norm {figure(result.gradient_norm, 4)}): is this my loss?"
     )
 
 

@@ -199,7 +199,8 @@ def _floors(result: NoiseResult) -> str:
             for name, floor in zip(result.matrices, result.noise_floors, strict=True)
         ),
     ]
-    return f"{', '.join(floors)} (what a product can be wrong by; part of every 95 % interval)"
+    wrong = "what a product can be wrong by; part of every 95 % interval but the diagonals'"
+    return f"{', '.join(floors)} ({wrong})"
 
 
 def _between(value: float, interval: np.ndarray | None) -> str:

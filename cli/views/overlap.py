@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -174,5 +175,5 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _or_none(value: object, write: object) -> str:
-    return NONE if np.ma.is_masked(value) else write(float(value))  # type: ignore[operator,arg-type]
+def _or_none(value: Any, write: Callable[[float], str]) -> str:
+    return NONE if np.ma.is_masked(value) else write(float(value))

@@ -108,8 +108,11 @@ def _panel(
     """One scatter; ``named`` says what of it the legend below it explains."""
     there = _there(result, values)
     loss, weight = np.ma.getdata(result.example_loss), np.ma.getdata(values)
-    positive = bool((loss[there] > 0).all())
-    if positive:
+    above = there & (loss > 0)
+    logarithmic = bool((loss[there] >= 0).all() and above.any())
+    zeros = there & (loss == 0)
+    if logarithmic:
+        loss = np.where(loss == 0, loss[above].min() / 2, loss)  # at the left edge
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(numticks=9))
         ax.xaxis.set_minor_formatter(NullFormatter())
@@ -132,7 +135,9 @@ def _panel(
         1.0, color=GREY, linewidth=0.9, linestyle=":", label="1: as in SGD" if "one" in named else None,
         zorder=1,
     )  # fmt: skip
-    ax.set_xlabel("Loss of the example" if result.terms == result.examples else "Summed loss of the example")
+    name = "Loss of the example" if result.terms == result.examples else "Summed loss of the example"
+    edge = f" ({int(zeros.sum()):,} of loss 0 at the left edge)" if logarithmic and zeros.any() else ""
+    ax.set_xlabel(name + edge)
     ax.set_ylabel(label)
 
 

@@ -38,7 +38,7 @@ def quantity(text: str, *, dims: tuple[str, ...] = (), unit: str = "", error: st
     return dataclasses.field(metadata={"text": text, "dims": dims, "unit": unit, "error": error}, **field)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Result:
     """What every analysis reports; each kind adds its own quantities."""
 
@@ -64,6 +64,11 @@ class Result:
             if "text" in f.metadata
         )
 
+    def __repr__(self) -> str:
+        """Which result it is; its arrays would fill pages."""
+        run = self.provenance.id if self.provenance else "not stored"
+        return f"<{type(self).__name__} {run}: {self.status}>"
+
     def __iter__(self) -> Iterator[tuple[Quantity, Any]]:
         for q in self.quantities():
             yield q, getattr(self, q.name)
@@ -73,7 +78,7 @@ class Result:
         return {q.name: jsonable(value) for q, value in self}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ProblemResult(Result):
     """What every analysis of a model at its weights reports: the loss there, and of what."""
 
@@ -124,14 +129,7 @@ def register(cls: R) -> R:
     if clash := [q.name for q in cls.quantities() if q.name in dims and q.dims != (q.name,)]:
         raise TypeError(f"{cls.__name__}: {', '.join(clash)} names a quantity and a dimension")
     _KINDS[cls.kind] = cls
-    cls.__repr__ = _in_short  # type: ignore[assignment, method-assign]
     return cls
-
-
-def _in_short(result: Result) -> str:
-    """Which result it is; its arrays would fill pages."""
-    run = result.provenance.id if result.provenance else "not stored"
-    return f"<{type(result).__name__} {run}: {result.status}>"
 
 
 def kinds() -> Mapping[str, type[Result]]:

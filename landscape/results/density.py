@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 @register
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DensityResult(MatrixResult):
     """The distribution of the eigenvalues of a curvature matrix, mass 1/n on each of the n.
 

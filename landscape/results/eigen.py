@@ -16,7 +16,7 @@ __all__ = ["EigenResult"]
 
 
 @register
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class EigenResult(MatrixResult):
     """Eigenvalues of a curvature matrix, each with its certificate.
 

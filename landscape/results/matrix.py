@@ -13,7 +13,7 @@ __all__ = ["CURVATURE", "MatrixResult"]
 CURVATURE = "loss / weight²"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MatrixResult(ProblemResult):
     """Which matrix was measured, how precise its products are, and what they cost."""
 

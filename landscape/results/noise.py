@@ -16,7 +16,7 @@ _SQUARE = "loss² / weight²"
 
 
 @register
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class NoiseResult(ProblemResult):
     """How the covariance C of the examples' gradients lies in the curvature, and what it does to gradients.
 

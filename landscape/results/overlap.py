@@ -16,7 +16,7 @@ _PAIR = ("step_a", "step_b")
 
 
 @register
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class OverlapResult(Result):
     """How far the parameters in a ratio class are the same at several saved steps, beside chance.
 

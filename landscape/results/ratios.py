@@ -31,7 +31,7 @@ _ERROR = "Standard error over mini-batches; of a full batch, about what rounding
 
 
 @register
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RatiosResult(ProblemResult):
     """Classes of the ratio of the perturbed gradient g' = ∇L(w + ε) to the gradient g = ∇L(w).
 

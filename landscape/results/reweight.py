@@ -16,7 +16,7 @@ _INTERVAL = "95 % interval."
 
 
 @register
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ReweightResult(ProblemResult):
     """The weight ‖∇l(w + ε)‖/‖∇l(w)‖ of each example in 1-SAM, and what it has to do with the loss.
 

@@ -15,7 +15,7 @@ __all__ = ["SharpnessResult"]
 
 
 @register
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SharpnessResult(ProblemResult):
     """The rise of the loss within a distance of the weights, beside its expansion term by term.
 

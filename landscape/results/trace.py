@@ -15,7 +15,7 @@ __all__ = ["TraceResult"]
 
 
 @register
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TraceResult(MatrixResult):
     """The trace of a curvature matrix and of its layers' blocks, with confidence intervals.
 

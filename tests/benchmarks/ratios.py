@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,18 @@ def problem_of(work: Workload) -> landscape.Problem:
     return landscape.Problem(work.model, "cross_entropy", list(work.batches), memory=8 << 30)
 
 
+def _gradient(problem: landscape.Problem, size: int) -> None:
+    gradient(problem, problem.pieces(size))
+
+
+def _pass(problem: landscape.Problem, size: int) -> None:
+    problem.measure(problem.pieces(size))
+
+
+def _run(load: Workload, settings: Settings, run: RunSettings, *, store: bool) -> None:
+    execute("ratios", problem_of(load), settings, run, store=store)
+
+
 def work(load: Workload, *, repeats: int) -> Work:
     """Time the command and its units on one workload, in turns; the first turn warms up."""
     row = Work(load.name)
@@ -125,15 +138,11 @@ def work(load: Workload, *, repeats: int) -> Work:
             ours = time.process_time() - start
             assert result.provenance is not None
             size = result.provenance.strategy["micro_batch"]
-            unit = seconds(lambda: gradient(problem, problem.pieces(size)), UNIT_SECONDS)  # noqa: B023
-            one_pass = seconds(lambda: problem.measure(problem.pieces(size)), UNIT_SECONDS)  # noqa: B023
-            run = RunSettings(seed=0, output=Path(folder) / f"{turn}.h5")
-            stored = seconds(lambda: execute("ratios", problem_of(load), Settings(), run))  # noqa: B023
-            swept = seconds(
-                lambda: execute(
-                    "ratios", problem_of(load), Settings(rho_sweep=True), RunSettings(seed=0), store=False
-                )
-            )
+            unit = seconds(partial(_gradient, problem, size), UNIT_SECONDS)
+            one_pass = seconds(partial(_pass, problem, size), UNIT_SECONDS)
+            file = str(Path(folder) / f"{turn}.h5")
+            stored = seconds(partial(_run, load, Settings(), RunSettings(seed=0, output=file), store=True))
+            swept = seconds(partial(_run, load, Settings(rho_sweep=True), RunSettings(seed=0), store=False))
             if turn == 0:
                 continue
             row.pieces = sum(1 for _ in problem.pieces(size))

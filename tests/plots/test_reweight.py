@@ -205,3 +205,17 @@ def test_views_are_those_that_the_result_has(tmp_path: Path) -> None:
     for suffix in ("png", "pdf", "svg"):
         save(figure_for(of), tmp_path / f"w.{suffix}", of)
         assert (tmp_path / f"w.{suffix}").stat().st_size > 1000
+
+
+def test_losses_of_zero_stand_at_the_left_edge_of_a_logarithmic_axis() -> None:
+    of = result(marked=False)
+    loss = np.array(of.example_loss, dtype=float)
+    loss[:3] = 0.0
+    ax = weights(replace(of, example_loss=loss))
+    assert ax.get_xscale() == "log"
+    assert "of loss 0 at the left edge" in ax.get_xlabel()
+    points = line(ax, f"examples ({np.ma.count(of.weight)})")
+    assert points is not None
+    drawn = np.asarray(points.get_xdata())
+    assert drawn.min() == loss[loss > 0].min() / 2
+    assert of.example_loss[0] != 0
