@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["measure", "measure_all"]
 
+#: The commands that show test data and metrics beside the loss.
+_BESIDE = ("slice",)
+
 
 def measure(
     context: typer.Context,
@@ -116,7 +119,7 @@ class _Work:
 def _prepare(console: Console, kind: str, settings: type, checkpoint: Path, given: Given) -> _Work:
     from landscape.run import stored_path
 
-    resolved = _resolve(console, checkpoint, given)
+    resolved = _resolve(console, kind, checkpoint, given)
     table = resolved.config.verb(kind, RunSettings) if resolved.config else {}
     run = given.build(RunSettings, table)
     own: Any = given.build(settings, table)
@@ -130,13 +133,14 @@ def _carry_out(console: Console, kind: str, work: _Work, line: str) -> Result:
         return execute(kind, work.problem, work.settings, work.run, observer=reporter, command=line)
 
 
-def _resolve(console: Console, checkpoint: Path, given: Given) -> Resolved:
+def _resolve(console: Console, kind: str, checkpoint: Path, given: Given) -> Resolved:
     """The problem, and on stderr where its parts came from; where parts are missing, a file to fill in."""
     from landscape.project import NothingToGoOn, resolve
 
     settings = given.build(ProblemSettings, {})
     try:
-        resolved = resolve(checkpoint, settings, given=given.of(ProblemSettings), start=Path.cwd())
+        own = given.of(ProblemSettings)
+        resolved = resolve(checkpoint, settings, given=own, start=Path.cwd(), beside=kind in _BESIDE)
     except NothingToGoOn as error:
         if error.template:
             console.note(f"A landscape.toml to paste and fill in:\n\n{error.template}")

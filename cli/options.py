@@ -41,10 +41,16 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Group:
-    """A settings class and the help panel its options appear in."""
+    """A settings class and the help panel its options appear in; with its ``special`` options or without."""
 
     settings: type
     panel: str
+    special: bool = False
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The options that the command has."""
+        return tuple(o for o in options_of(self.settings) if self.special or not o.special)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ def _panel_order(parameter: inspect.Parameter, fixed: Sequence[inspect.Parameter
 def _given(values: Mapping[str, Any], groups: Sequence[Group]) -> Given:
     """The values that were given, with ``--no-x`` as x = False."""
     given = {}
-    for option in (o for group in groups for o in options_of(group.settings)):
+    for option in (o for group in groups for o in group.options):
         value = values[option.name]
         if values.get(_opposite(option)):
             if value:
@@ -128,7 +134,7 @@ def _parameters(groups: Sequence[Group]) -> Iterator[inspect.Parameter]:
     The help page shows the one of the two that changes the default.
     """
     for group in groups:
-        for option in options_of(group.settings):
+        for option in group.options:
             kind: Any = option.type
             yield _parameter(option.name, list[kind] if option.many else kind, _info(option, group))
             if option.type is bool:

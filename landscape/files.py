@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["printable", "remove_stale", "replace_atomically"]
+__all__ = ["natural_order", "printable", "remove_stale", "replace_atomically"]
 
 
 def printable(text: object) -> str:
@@ -21,11 +22,17 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
-def replace_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """A key that sorts ``step9`` before ``step10``."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def replace_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
     """Let ``write`` fill a new file beside ``path``, then put it in the place of ``path`` in one step.
 
     Whenever the process or the machine stops, ``path`` is the old file or the new one, each whole. If
     anything fails, ``path`` is as before and the new file is gone. Links are followed, a mode is kept.
+    Without ``durable`` that holds when the process stops, not when the machine does, and takes less time.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -36,14 +43,16 @@ def replace_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with open(temporary, "w+b") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         with contextlib.suppress(OSError):
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    if durable:
+        _sync_folder(target.parent)
 
 
 def remove_stale(path: Path) -> None:

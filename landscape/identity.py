@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["run_id", "subject", "versions", "weights_hash"]
 
 
-def run_id(kind: str, of: str, settings: Any, seed: int | None) -> str:
-    """The name of a run: its kind, what is measured (:func:`subject`), settings and, if given, the seed."""
+def run_id(kind: str, of: str, settings: Any, seed: int | None, about: Any = None) -> str:
+    """The name of a run: its kind, what is measured (:func:`subject`), settings and, if given, the seed.
+
+    ``about`` is whatever else makes it this run: the contents of files that settings name.
+    """
     identity = {"kind": kind, "subject": of, "settings": _identity(settings), "seed": seed}
+    if about is not None:
+        identity["about"] = about
     return f"{kind}-{_digest(identity)[:8]}"
 
 

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscape.errors import StoreError
+from landscape.files import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from landscape.analyses.base import Analysis
     from landscape.results import Result
 
-__all__ = ["chosen", "stored_inputs", "with_vectors_apart"]
+__all__ = [
+    "chosen",
+    "named_vectors",
+    "read_fixed",
+    "stored_inputs",
+    "with_vectors_apart",
+    "write_fixed",
+]
+
+#: A hash, or its beginning, by which stored vectors are named.
+_HASH = re.compile(r"[0-9a-f]{6,16}")
 
 
 def chosen(module: Analysis, settings: Any, of: str, results: Iterable[Result]) -> dict[str, Result]:
@@ -72,3 +86,51 @@ def with_vectors_apart(result: Result, path: Path) -> Result:
             about = {"run": result.provenance.id, "holds": name}
             files[file_name] = write_vectors(path.parent, path.stem, vectors, about).name
     return dataclasses.replace(result, **files)
+
+
+def named_vectors(
+    module: Analysis, settings: Any, folder: Path, given: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The rows that an analysis names, from files of vectors, and those that are given.
+
+    A name is a file, or six or more digits of the hash that the name of a file in ``folder`` ends in.
+
+    Raises:
+        StoreError: no such file, several of them, or one that is damaged.
+    """
+    from landscape.store import read_vectors
+
+    names = getattr(module, "vectors", lambda settings: ())(settings)
+    return {**given, **{name: read_vectors(_vector_file(name, folder))[0] for name in names}}
+
+
+def _vector_file(name: str, folder: Path) -> Path:
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    found = list(folder.glob(f"*-{name}*.h5")) if _HASH.fullmatch(name) else []
+    found = [one for one in found if one.stem.rpartition("-")[2].startswith(name) and len(one.stem) > 16]
+    contents = {one.stem[-16:] for one in found}
+    if len(contents) == 1:
+        return found[0]
+    raise StoreError(
+        f"there are {'several' if contents else 'no'} stored vectors {printable(name)}",
+        found=", ".join(sorted(contents)) or f"no such file, nor one with that hash in {printable(folder)}",
+        do="name a file of vectors, or more digits of the hash that its name ends in",
+    )
+
+
+def write_fixed(path: Path, arrays: Mapping[str, np.ndarray], written: MutableMapping[str, str]) -> None:
+    """Write rows that never change to files beside the result file ``path``, each once; ``written`` knows."""
+    from landscape.store import write_vectors
+
+    for name, rows in arrays.items():
+        if name not in written:
+            written[name] = write_vectors(path.parent, path.stem, rows, {"holds": name}).name
+
+
+def read_fixed(folder: Path, written: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """What :func:`write_fixed` wrote."""
+    from landscape.store import read_vectors
+
+    return {name: read_vectors(folder / file)[0] for name, file in written.items()}

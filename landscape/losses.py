@@ -23,6 +23,10 @@ from landscape.errors import ConfigurationError, DataError
 __all__ = ["NAMES", "Loss", "call_whole", "label_hits", "resolve_loss"]
 
 
+#: float32 numbers in a wide vector unit.
+_LANES = 16
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss that knows its terms.
@@ -34,6 +38,7 @@ class Loss:
             the number of examples.
         counting: the same in words.
         each: ``(outputs, targets) -> (sums, terms)`` per example, both (batch,), where it is known.
+        sums: the first of both alone.
         classes: the targets are class labels, so that accuracy means something.
         ignored: the label that marks a term left out.
         shaped: outputs with the classes in dimension 1.
@@ -46,6 +51,7 @@ class Loss:
     counting: str = "examples"
     terms: Callable[[Any], float] | None = None
     each: Callable[[Any, Any], tuple[Tensor, Tensor]] | None = None
+    sums: Callable[[Any, Any], Tensor] | None = None
     whole: bool = False
     classes: bool = False
     ignored: int | None = None
@@ -183,9 +189,12 @@ def _elementwise(loss: nn.Module, single: nn.Module) -> Loss:
             )
         return targets.to(outputs.dtype)
 
+    def sums(outputs: Tensor, targets: Tensor) -> Tensor:
+        return _summed(alone(outputs, prepared(outputs, targets)))
+
     def each(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        values = alone(outputs, prepared(outputs, targets)).reshape(len(outputs), -1)
-        return values.sum(1), torch.full_like(values[:, 0], values.shape[1])
+        found = sums(outputs, targets)
+        return found, torch.full_like(found, targets[0].numel() if len(targets) else 0)
 
     return Loss(
         name,
@@ -193,6 +202,7 @@ def _elementwise(loss: nn.Module, single: nn.Module) -> Loss:
         counting="elements",
         terms=lambda targets: float(targets.numel()),
         each=each,
+        sums=sums,
         module=loss,
     )
 
@@ -224,10 +234,15 @@ def _labelled(loss: nn.CrossEntropyLoss | nn.NLLLoss, single: nn.Module) -> Loss
     def shaped(outputs: Tensor, targets: Tensor) -> Tensor:
         return outputs if _probabilities(targets) else _classes_second(outputs, targets)
 
+    def sums(outputs: Tensor, targets: Tensor) -> Tensor:
+        outputs, labels = shaped(outputs, targets), _labels(targets)
+        if _across(loss, outputs, labels):
+            return _summed(alone(outputs.T[None], labels[None])[0])
+        return _summed(alone(outputs, labels))
+
     def each(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        values = alone(shaped(outputs, targets), _labels(targets))
-        weights = label_weights(targets).to(values)
-        return values.reshape(len(values), -1).sum(1), weights.reshape(len(values), -1).sum(1)
+        found = sums(outputs, targets)
+        return found, _summed(label_weights(targets).to(found))
 
     masked = "unmasked labels" if weight is None else "class weights of the unmasked labels"
     return Loss(
@@ -236,12 +251,25 @@ def _labelled(loss: nn.CrossEntropyLoss | nn.NLLLoss, single: nn.Module) -> Loss
         counting=masked,
         terms=lambda targets: float(label_weights(targets).sum()),
         each=each,
+        sums=sums,
         classes=True,
         ignored=ignored,
         shaped=shaped,
         check=lambda outputs, targets: _check_labels(shaped(outputs, targets), targets, ignored),
         module=loss,
     )
+
+
+def _summed(values: Tensor) -> Tensor:
+    """Over all dimensions but the first."""
+    return values if values.ndim == 1 else values.reshape(len(values), -1).sum(1)
+
+
+def _across(loss: nn.Module, outputs: Tensor, labels: Tensor) -> bool:
+    """Whether the softmax is faster with the examples side by side: of fewer classes than a vector unit has
+    lanes, the processor takes each example by itself (1797 examples of 10 classes: 275 μs, so 38 μs)."""
+    few = outputs.ndim == 2 and outputs.shape[1] < _LANES and outputs.device.type == "cpu"
+    return few and labels.ndim == 1 and isinstance(loss, nn.CrossEntropyLoss)
 
 
 def _labels(targets: Tensor) -> Tensor:

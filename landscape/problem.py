@@ -9,11 +9,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from landscape.checkpoint import load_checkpoint, load_into
 from landscape.data import (
     Batch,
     Data,
@@ -50,10 +52,20 @@ from landscape.models import (
 from landscape.parameters import Layout, Selection, add_scaled, select_parameters
 from landscape.results import CheckpointReference
 
-__all__ = ["Evaluation", "Problem"]
+__all__ = ["Evaluation", "Problem", "Reader"]
 
 #: Parameters up to which a copy costs less than adding tensor by tensor.
 _SMALL = 1 << 18
+
+
+#: Puts the weights in a file into a model, and says which file it was.
+Reader = Callable[[Path, nn.Module], CheckpointReference]
+
+
+def _read_into(path: Path, model: nn.Module) -> CheckpointReference:
+    checkpoint = load_checkpoint(path)
+    load_into(model, checkpoint)
+    return checkpoint.reference
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,10 @@ class Problem:
         memory: bytes to use; half of what is free without.
         threads: for the arithmetic, while a run lasts.
         expect_loss: what the loss must be, to 1 %, or the run stops before it begins.
+        test_data: a second data set, which slices show beside the first.
+        metrics: by name, ``(outputs, targets) ->`` a mean or one number for each example, measured on slices
+            beside the loss; ``(model, batch) ->`` for a loss of the same arguments.
+        reader: puts the weights of another checkpoint into a model of this kind; ``load_into`` without.
         noisy: marks the examples whose labels are wrong: true or false (or 1, 0) for each of the data, before
             ``samples`` chooses. The loss does not know of it.
 
@@ -118,6 +134,9 @@ class Problem:
         threads: int | None = None,
         expect_loss: float | None = None,
         noisy: Any = None,
+        test_data: Any = None,
+        metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+        reader: Reader | None = None,
         checkpoint: CheckpointReference | None = None,
         description: Mapping[str, str] | None = None,
     ) -> None:
@@ -143,6 +162,10 @@ class Problem:
             parameter.requires_grad_(True)
         self.notes = (*notes, *self.data.notes)
         self._twins: dict[torch.dtype, Problem] = {}
+        self.metrics, self.reader = dict(metrics or {}), reader or _read_into
+        self.test: Problem | None = None
+        if test_data is not None:
+            self.test = self._on(read_data(test_data, limit=self.memory // 4))
         self.description = {
             **(description or {}),
             "model": (description or {}).get("model", type(model).__name__),
@@ -244,12 +267,17 @@ class Problem:
             first += count
             if len(inside):
                 parts.append(rows_of(batch, inside))
+        known = rows if self.data.rows is None else self.data.rows[rows]
+        twin = self._on(replace(self.data, batches=joined(parts), examples=len(rows), rows=known))
+        twin.noisy = None if self.noisy is None else self.noisy[rows]
+        return twin
+
+    def _on(self, data: Data) -> Problem:
+        """The same problem, and the same model, on other data."""
         twin = copy.copy(self)
         twin.__dict__.pop("terms", None)
-        known = rows if self.data.rows is None else self.data.rows[rows]
-        twin.data = replace(self.data, batches=joined(parts), examples=len(rows), rows=known)
-        twin.noisy = None if self.noisy is None else self.noisy[rows]
-        twin.batch_size = min(self.batch_size, len(rows)) if self.batch_size else None
+        twin.data, twin.noisy, twin.test = data, None, None
+        twin.batch_size = min(self.batch_size, data.examples) if self.batch_size else None
         twin._twins = {}
         return twin
 
@@ -296,14 +324,15 @@ class Problem:
     def outputs(self, piece: Piece) -> Any:
         """The model's outputs for a piece, which can be differentiated."""
         try:
-            with self._statistics():
+            with self.statistics():
                 return call_model(self.model, inputs_of(piece.batch))
         except LandscapeError:
             raise
         except Exception as error:
             raise explained(error, piece.batch) from error
 
-    def _statistics(self) -> contextlib.AbstractContextManager[None]:
+    def statistics(self) -> contextlib.AbstractContextManager[None]:
+        """In train mode, dropout from a fixed seed and running statistics changed on copies only."""
         return frozen_statistics(self.model) if self.train_mode else contextlib.nullcontext()
 
     def _mean(
@@ -311,7 +340,7 @@ class Problem:
     ) -> tuple[Tensor, Tensor | None]:
         """(mean loss over the piece, model outputs if there are any); ``check`` looks at the labels, too."""
         try:
-            with self._statistics():
+            with self.statistics():
                 if self.loss.whole:
                     outputs, mean = None, call_whole(self.loss.mean, self.model, piece.batch, weights)
                 else:
@@ -482,6 +511,22 @@ class Problem:
                 do="check data, their preprocessing and order of classes, the loss, and eval or train mode",
             )
 
+    def on_device(self, device: torch.device) -> Problem:
+        """The same problem on another device (weights copied)."""
+        twin = copy.copy(self)
+        twin.device, twin._twins = device, {}
+        twin._recopy(self.model, device, self.dtype)
+        if self.test is not None:
+            twin.test = twin._on(self.test.data)
+        return twin
+
+    def _recopy(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        """A copy of ``model`` as one's own."""
+        self.model = cast(own_copy(model), device, dtype)
+        chosen = dict(self.model.named_parameters())
+        tensors = tuple(chosen[name] for name in self.selection.layout.names)
+        self.selection = replace(self.selection, tensors=tensors)
+
     def drop_twins(self) -> None:
         """Let go of what :meth:`in_dtype` keeps."""
         self._twins.clear()
@@ -493,9 +538,6 @@ class Problem:
         if dtype not in self._twins:
             twin = copy.copy(self)
             twin.dtype, twin._twins = dtype, {}
-            twin.model = cast(own_copy(self.model), self.device, dtype)
-            chosen = dict(twin.model.named_parameters())
-            names = self.selection.layout.names
-            twin.selection = replace(self.selection, tensors=tuple(chosen[name] for name in names))
+            twin._recopy(self.model, self.device, dtype)
             self._twins[dtype] = twin
         return self._twins[dtype]

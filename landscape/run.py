@@ -31,10 +31,19 @@ from landscape.errors import (
 )
 from landscape.identity import run_id as _run_id
 from landscape.identity import subject, versions, weights_hash
-from landscape.inputs import chosen, stored_inputs, with_vectors_apart
+from landscape.inputs import (
+    chosen,
+    named_vectors,
+    read_fixed,
+    stored_inputs,
+    with_vectors_apart,
+    write_fixed,
+)
 from landscape.settings import option
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from landscape.problem import Problem
     from landscape.results import Provenance, Result
     from landscape.store import PartialFile
@@ -43,6 +52,9 @@ __all__ = ["Observer", "Plan", "RunSettings", "execute", "exit_code", "plan", "r
 
 #: Least seconds between two writes of the partial state, and how many times as long as a write takes.
 _FLUSH_SECONDS, _FLUSH_RATIO = 0.5, 20.0
+
+#: Beside it, stored vectors are looked for where nothing is stored.
+_NOWHERE = "landscape-results/unstored.h5"
 
 #: Seeds are stored as signed 64-bit numbers.
 _LARGEST_SEED = 2**63 - 1
@@ -138,7 +150,12 @@ def stored_path(problem: Problem, run: RunSettings) -> Path:
 
 def run_id(kind: str, problem: Problem, settings: Any, run: RunSettings) -> str:
     """What makes it this run: kind, weights, data, problem, settings and, if given, the seed."""
-    return _run_id(kind, subject(problem), settings, run.seed)
+    return _identity(kind, problem, settings, run, subject(problem))
+
+
+def _identity(kind: str, problem: Problem, settings: Any, run: RunSettings, of: str) -> str:
+    about = getattr(analysis(kind), "about", None)
+    return _run_id(kind, of, settings, run.seed, None if about is None else about(problem, settings))
 
 
 def plan(kind: str, problem: Problem, settings: Any, run: RunSettings) -> Plan:
@@ -181,6 +198,7 @@ def execute(
     command: str = "",
     store: bool = True,
     inputs: Sequence[Result] = (),
+    vectors: Mapping[str, np.ndarray] | None = None,
 ) -> Result:
     """Make an analysis happen, or find it done.
 
@@ -190,6 +208,7 @@ def execute(
     Args:
         inputs: earlier results to go on from, if the analysis can use them; without any, those stored in the
             file for the same problem.
+        vectors: rows as long as the model, by the names that settings know them by.
 
     Raises:
         Interrupted: by a signal; what was done is kept, the same call resumes it.
@@ -202,12 +221,13 @@ def execute(
     for note in problem.notes:
         observer.note(note)
     module, of = analysis(kind), subject(problem)
-    execution = _Execution(module, problem, settings, run, observer, command, of)
+    path = stored_path(problem, run) if store else Path(run.output or _NOWHERE)
+    execution = _Execution(module, problem, settings, run, observer, command, of, path)
+    execution.vectors = named_vectors(module, settings, path.parent, vectors or {})
     if not store:
         execution.inputs = chosen(module, settings, of, inputs)
         return execution.carry_out(None)
-    path = stored_path(problem, run)
-    execution.identity = identity = _run_id(kind, of, settings, run.seed)
+    execution.identity = identity = _identity(kind, problem, settings, run, of)
     partial = PartialFile(partial_path(path, identity))
     if (found := _finished(path, identity, partial, run, observer)) is not None:
         return found
@@ -274,8 +294,10 @@ class _Execution:
     observer: Observer
     command: str
     subject: str
+    path: Path
     identity: str = ""
     inputs: Mapping[str, Result] = field(default_factory=dict)
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
     header: dict[str, Any] = field(default_factory=dict)
     saved: Saved | None = None
     last_flush: float = -math.inf
@@ -323,7 +345,8 @@ class _Execution:
             self.observer.note(
                 "software versions have changed since: still right, but not bit for bit the same"
             )
-        self.saved = Saved(arrays, dict(counters))
+        fixed = read_fixed(self.path.parent, self.header.get("fixed", {}))
+        self.saved = Saved(arrays, dict(counters), fixed)
 
     def _loop(
         self, partial: PartialFile | None, stopped: Callable[[], bool], began: float
@@ -342,8 +365,9 @@ class _Execution:
                     if state.over:
                         return state.save(), False
                     late = self.run.time_limit is not None and time.monotonic() - began > self.run.time_limit
-                    if late or stopped() or self._flush_due():
-                        self._flush(partial, state)
+                    due = late or stopped() or self._flush_due()
+                    if due or state.keep:
+                        self._flush(partial, state, durable=due)
                     if stopped():
                         raise self._interrupted(partial, state)
                     if late:
@@ -358,7 +382,7 @@ class _Execution:
                 state = None  # with it go the graphs and vectors of the attempt that failed
 
     def _steps(self, strategy: Mapping[str, Any] | None) -> Iterator[State]:
-        start = Start(self.header["seed"], self.saved, strategy)
+        start = Start(self.header["seed"], self.saved, strategy, self.vectors)
         return self.module.steps(self.problem, self.settings, self.inputs, start)
 
     def _smaller(self, strategy: Mapping[str, Any] | None, error: BaseException) -> dict[str, Any]:
@@ -383,14 +407,18 @@ class _Execution:
         """At once at the first state (seed and strategy are on disk before the work), then at times."""
         return time.monotonic() - self.last_flush > max(_FLUSH_SECONDS, _FLUSH_RATIO * self.flush_cost)
 
-    def _flush(self, partial: PartialFile | None, state: State) -> None:
+    def _flush(self, partial: PartialFile | None, state: State, durable: bool) -> None:
+        """Write the state; one that is not ``durable`` outlives this process, if not the machine."""
         if partial is None:
             return
         start = time.monotonic()
         saved = state.save()
-        partial.write({**self.header, "identity": self.identity}, saved.arrays, saved.counters)
-        self.last_flush = time.monotonic()
-        self.flush_cost = self.last_flush - start
+        write_fixed(self.path, saved.fixed, self.header.setdefault("fixed", {}))
+        header = {**self.header, "identity": self.identity}
+        partial.write(header, saved.arrays, saved.counters, durable=durable)
+        if durable:
+            self.last_flush = time.monotonic()
+            self.flush_cost = self.last_flush - start
 
     def _interrupted(self, partial: PartialFile | None, state: State) -> Interrupted:
         kept = f"{state.done} steps are kept in {partial.path}" if partial else "nothing was being stored"

@@ -25,7 +25,8 @@ class Option:
     several times (a tuple in Python); ``optional`` that ``None`` is allowed; ``choices`` the allowed words.
     ``identity`` says whether another value makes it another run (False: it changes no figure). ``panel`` is
     the heading of the help page it stands under, if it is not that of its group. ``number`` says that a text
-    may also be given as a whole number, as in ``minibatch = 128``.
+    may also be given as a whole number, as in ``minibatch = 128``. ``special`` options belong to some
+    commands only.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Option:
     identity: bool = True
     panel: str = ""
     number: bool = False
+    special: bool = False
 
     @property
     def flag(self) -> str:
@@ -87,6 +89,7 @@ def option(
     identity: bool = True,
     panel: str = "",
     number: bool = False,
+    special: bool = False,
 ) -> Any:
     """A settings field. Choices are declared by the field's type: ``Literal["a", "b"]``."""
     return dataclasses.field(
@@ -99,6 +102,7 @@ def option(
             "identity": identity,
             "panel": panel,
             "number": number,
+            "special": special,
         },
     )
 

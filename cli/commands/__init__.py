@@ -18,6 +18,7 @@ from . import (
     rm,
     sharpness,
     show,
+    slice,
     trace,
 )
 
@@ -35,6 +36,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "sharpness": sharpness.command,
     "reweight": reweight.command,
     "noise": noise.command,
+    "slice": slice.command,
     "show": show.command,
     "plot": plot.command,
     "rm": rm.command,

@@ -31,7 +31,7 @@ from .trace import print_trace
 __all__ = ["advice", "drawable", "print_provenance", "print_result", "print_together", "run_object"]
 
 #: Kinds whose module of this package says them by its ``print_result(console, result)``.
-_OTHERS = ("ratios", "overlap", "sharpness", "reweight", "noise")
+_OTHERS = ("ratios", "overlap", "sharpness", "reweight", "noise", "slice")
 #: What a status other than complete means, and what to do about it.
 _ADVICE = {
     "oscillating": "the iteration runs in a cycle instead of converging, so the figure is not an eigenvalue: "

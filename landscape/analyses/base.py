@@ -18,10 +18,15 @@ __all__ = ["ANALYSES", "Analysis", "Plan", "Saved", "Start", "State", "analysis"
 
 @dataclass(frozen=True)
 class Saved:
-    """Named arrays and counters: enough to go on from, and to finish with."""
+    """Named arrays and counters: enough to go on from, and to finish with.
+
+    ``fixed`` are rows as long as the model, (k, n), that never change once they are there; they are written
+    once.
+    """
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     counters: dict[str, Any] = field(default_factory=dict)
+    fixed: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class State:
         text: what is going on, in a few words.
         strategy: how the work is done, chosen by measurement; used again on resumption.
         over: this is the last state.
+        keep: what was done since the last state is worth keeping at once, whatever happens.
     """
 
     save: Callable[[], Saved]
@@ -42,18 +48,21 @@ class State:
     text: str
     strategy: Mapping[str, Any]
     over: bool = False
+    keep: bool = False
 
 
 @dataclass(frozen=True)
 class Start:
     """What a run begins with: the seed and, on resumption, the saved state and the strategy to use again.
 
-    ``strategy`` alone, without ``saved``, is one to be used instead of measuring.
+    ``strategy`` alone, without ``saved``, is one to be used instead of measuring. ``vectors`` are rows (k, n)
+    by the names that the analysis asked for.
     """
 
     seed: int
     saved: Saved | None = None
     strategy: Mapping[str, Any] | None = None
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,10 @@ class Analysis(Protocol):
     def plan(self, problem: Problem, settings: Any) -> Plan:
         """What the run would take."""
 
+    # An analysis may also have
+    #   about(problem, settings): the contents of files that settings name, part of the run's identity;
+    #   vectors(settings): names or hashes of stored rows as long as the model that it starts from.
+
     def steps(
         self, problem: Problem, settings: Any, inputs: Mapping[str, Result], start: Start
     ) -> Iterator[State]:
@@ -100,6 +113,7 @@ ANALYSES = {
     "sharpness": "landscape.analyses.sharpness",
     "reweight": "landscape.analyses.reweight",
     "noise": "landscape.analyses.noise",
+    "slice": "landscape.analyses.slice",
 }
 
 

@@ -52,7 +52,8 @@ _VIEWS: Mapping[str, Mapping[str, View]] = {
 }
 #: The module of the pictures of each other kind, where they stand as VIEWS.
 _MODULES = {
-    kind: f"landscape.plots.{kind}" for kind in ("ratios", "overlap", "sharpness", "reweight", "noise")
+    kind: f"landscape.plots.{kind}"
+    for kind in ("ratios", "overlap", "sharpness", "reweight", "noise", "slice")
 }
 #: What a run that was stopped before there was anything to draw has not yet.
 _MISSING = {"eigen": "eigenvalue", "trace": "estimate", "density": "density"}

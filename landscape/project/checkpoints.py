@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from landscape.errors import ConfigurationError
+from landscape.files import natural_order
 from landscape.project.config import NAME, read_config
 from landscape.project.settings import ProblemSettings
 from landscape.project.text import shown
@@ -33,7 +33,7 @@ def configured_checkpoints(settings: ProblemSettings, start: Path) -> list[Path]
             "no file matches the checkpoints of the configuration",
             found=f"{', '.join(map(shown, config.checkpoints))} in {shown(config.folder)}",
         )
-    return sorted(found, key=_natural)
+    return sorted(found, key=natural_order)
 
 
 def _matches(folder: Path, pattern: str) -> list[Path]:
@@ -41,8 +41,3 @@ def _matches(folder: Path, pattern: str) -> list[Path]:
     if path.is_absolute():
         folder, pattern = Path(path.anchor), str(path.relative_to(path.anchor))
     return [found for found in folder.glob(pattern) if found.is_file()]
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """``step9`` before ``step10``."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]

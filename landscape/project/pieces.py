@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
     from landscape.problem import Problem
 
-__all__ = ["ProblemFactory", "find_problem", "make_data", "make_loss", "make_marks", "make_model"]
+__all__ = [
+    "ProblemFactory",
+    "find_problem",
+    "make_data",
+    "make_loss",
+    "make_marks",
+    "make_metric",
+    "make_model",
+]
 
 
 def make_model(source: Source, importer: Importer) -> nn.Module:
@@ -113,6 +121,20 @@ def make_marks(source: Source | None, data: Source | None, importer: Importer) -
     if mask is None or not isinstance(marks, torch.Tensor | np.ndarray | list):
         return marks
     return masked_marks(torch.as_tensor(marks), mask)
+
+
+def make_metric(source: Source, importer: Importer) -> tuple[str, Any]:
+    """A user's own figure by its name: a function of ``(outputs, targets)``, as it is.
+
+    Raises:
+        ConfigurationError: see :class:`Importer`; or what came cannot be called so.
+    """
+    found = importer.load(source)
+    if not _takes_two(found.value) or isinstance(found.value, type):
+        raise found.wrong(
+            "a metric", found.value, do="give a function of (outputs, targets) that returns a mean"
+        )
+    return getattr(found.value, "__name__", source.text), found.value
 
 
 @dataclass(frozen=True)

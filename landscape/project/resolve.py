@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from landscape.errors import ConfigurationError
 from landscape.project.code import Importer, Source
 from landscape.project.config import NAME, Config, read_config
-from landscape.project.pieces import find_problem, make_data, make_loss, make_marks, make_model
+from landscape.project.pieces import (
+    ProblemFactory,
+    find_problem,
+    make_data,
+    make_loss,
+    make_marks,
+    make_metric,
+    make_model,
+)
 from landscape.project.request import Request, settle
 from landscape.project.settings import PIECES, ProblemSettings, parse_size
 from landscape.project.text import shown
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from landscape.checkpoint import Checkpoint
-    from landscape.problem import Problem
+    from landscape.problem import Problem, Reader
     from landscape.results import CheckpointReference
 
 __all__ = ["Resolved", "load_problem", "resolve"]
@@ -30,6 +38,10 @@ _MAKING = (
     *("params", "samples", "sample_seed", "batch_size", "weight_decay", "train_mode"),
     *("device", "dtype", "memory", "threads", "expect_loss"),
 )
+
+
+#: Sources of what is shown beside the loss, which they do not change.
+_BESIDE = ("test_data", "metric")
 
 
 @dataclass(frozen=True)
@@ -47,14 +59,20 @@ class Resolved:
 
 
 def resolve(
-    checkpoint_path: Path, settings: ProblemSettings, *, given: Collection[str], start: Path
+    checkpoint_path: Path,
+    settings: ProblemSettings,
+    *,
+    given: Collection[str],
+    start: Path,
+    beside: bool = False,
 ) -> Resolved:
     """The problem that the options, else ``--problem``, else ``--config``, else ``landscape.toml`` describe.
 
     ``given`` names the fields of ``settings`` that were given explicitly; these win over the file key by
     key, and a ``--problem`` wins over the file's model, data and loss. A single model, data or loss replaces
     that part of the triple that a problem factory returns. ``start`` is the current folder: relative paths of
-    options and the search for ``landscape.toml`` begin there, never at the checkpoint.
+    options and the search for ``landscape.toml`` begin there, never at the checkpoint. With ``beside``, test
+    data and metrics are part of the problem.
 
     Raises:
         NothingToGoOn: the model, the data or the loss is missing.
@@ -63,7 +81,7 @@ def resolve(
         DataError: array files that cannot be read, or data that do not fit.
     """
     config = read_config(Path(settings.config) if settings.config else None, start)
-    return _resolve(checkpoint_path, settings, given, start, config)
+    return _resolve(checkpoint_path, settings, given, start, config, beside)
 
 
 def load_problem(
@@ -90,7 +108,7 @@ def load_problem(
     config = read_config(None if str(config_or_folder) == NAME else explicit, start)
     given = {name.replace("-", "_") for name in overrides}
     where = None if checkpoint is None else start / Path(checkpoint).expanduser()
-    return _resolve(where, settings, given, start, config).problem
+    return _resolve(where, settings, given, start, config, True).problem
 
 
 def _resolve(
@@ -99,8 +117,10 @@ def _resolve(
     given: Collection[str],
     start: Path,
     config: Config | None,
+    beside: bool,
 ) -> Resolved:
-    request = _with_marks(settle(checkpoint, settings, given, start, config), given, start)
+    request = settle(checkpoint, settings, given, start, config)
+    request = _with_more(request, given, start, ("noisy", *(("test_data", "metric") if beside else ())))
     making: dict[str, Any] = {name: getattr(request.settings, name) for name in _MAKING}
     if making["memory"] is not None:
         making["memory"] = parse_size(making["memory"])
@@ -110,16 +130,28 @@ def _resolve(
     return Resolved(problem, (*request.origins(), *notes), config, request.settings)
 
 
-def _with_marks(request: Request, given: Collection[str], start: Path) -> Request:
-    """With what names the noisy labels among the sources, if anything does."""
-    text, config = request.settings.noisy, request.config
-    if text is None:
-        return request
-    if "noisy" in given or config is None:
-        source = Source("noisy", text, start, "options")
-    else:
-        source = Source("noisy", text, config.folder, shown(config.path))
-    return replace(request, sources={**request.sources, "noisy": source})
+def _with_more(request: Request, given: Collection[str], start: Path, names: Collection[str]) -> Request:
+    """With what else is named among the sources: noisy labels, test data, metrics (numbered from 0)."""
+    config, found = request.config, {}
+    for name in names:
+        texts = getattr(request.settings, name) or ()
+        for i, text in enumerate((texts,) if isinstance(texts, str) else texts):
+            label = f"metric{i}" if name == "metric" else name
+            if name in given or config is None:
+                found[label] = Source(name, text, start, "options")
+            else:
+                found[label] = Source(name, text, config.folder, shown(config.path))
+    return replace(request, sources={**request.sources, **found})
+
+
+def _beside(request: Request, importer: Importer, loss: Any) -> dict[str, Any]:
+    """Noisy labels, test data and metrics, as a Problem takes them."""
+    sources = request.sources
+    making: dict[str, Any] = {"noisy": make_marks(sources.get("noisy"), sources.get("data"), importer)}
+    if "test_data" in sources:
+        making["test_data"] = make_data(sources["test_data"], importer, loss)
+    found = [make_metric(one, importer) for label, one in sources.items() if label.startswith("metric")]
+    return {**making, "metrics": dict(found)} if found else making
 
 
 def _from_pieces(request: Request, making: Mapping[str, Any]) -> tuple[Problem, tuple[str, ...]]:
@@ -128,7 +160,7 @@ def _from_pieces(request: Request, making: Mapping[str, Any]) -> tuple[Problem, 
     model = weights.into(make_model(request.sources["model"], importer))
     loss = make_loss(request.sources["loss"], importer)
     data = make_data(request.sources["data"], importer, loss)
-    making = {**making, "noisy": make_marks(request.sources.get("noisy"), request.sources["data"], importer)}
+    making = {**making, **_beside(request, importer, loss)}
     with importer.reading(request.sources["data"]):
         return _problem(model, loss, data, request, weights, making), weights.notes
 
@@ -152,19 +184,20 @@ def _from_problem(request: Request, making: Mapping[str, Any]) -> tuple[Problem,
     made = factory.make(request.checkpoint)
     if isinstance(made, Problem):
         request.refuse(
-            (*PIECES, "noisy", *_MAKING),
+            (*PIECES, "noisy", "test_data", "metric", *_MAKING),
             f"{label} gives a finished landscape.Problem, which these options cannot change any more",
             "return (model, loss, data) from it, or leave the options out",
         )
         weights.into(made.model)
         made.checkpoint = weights.reference
+        made.reader = _reader(request, factory)
         made.description = {**made.description, "problem": sources["problem"].text}
         return made, weights.notes
     model, loss, data = made
     model = weights.into(make_model(sources["model"], importer) if "model" in sources else model)
     loss = make_loss(sources["loss"], importer) if "loss" in sources else loss
     data = make_data(sources["data"], importer, loss) if "data" in sources else data
-    making = {**making, "noisy": make_marks(sources.get("noisy"), sources.get("data"), importer)}
+    making = {**making, **_beside(request, importer, loss), "reader": _reader(request, factory)}
     with importer.reading(sources.get("data", sources["problem"])):
         return _problem(model, loss, data, request, weights, making), weights.notes
 
@@ -174,8 +207,32 @@ def _problem(
 ) -> Problem:
     from landscape.problem import Problem
 
-    words = {source.name: source.text for source in request.sources.values()}
+    words = {name: one.text for name, one in request.sources.items() if one.name not in _BESIDE}
+    making = {"reader": _reader(request), **making}
     return Problem(model, loss, data, **making, checkpoint=weights.reference, description=words)
+
+
+def _reader(request: Request, factory: ProblemFactory | None = None) -> Reader:
+    """Reads other checkpoints as this one was read: with the same options, or by the same factory."""
+
+    def read(path: Path, model: nn.Module) -> CheckpointReference:
+        from landscape.checkpoint import load_into
+
+        other = replace(request, checkpoint=path)
+        if factory is not None and factory.takes_path and "model" not in request.sources:
+            made = factory.make(path)
+            own = made[0] if isinstance(made, tuple) else made.model
+            model.load_state_dict(own.state_dict())
+            reference = _named(other).reference
+        else:
+            weights = _read(other)
+            assert weights.checkpoint is not None
+            load_into(model, weights.checkpoint, ignore_keys=weights.ignore_keys)
+            reference = weights.reference
+        assert reference is not None
+        return reference
+
+    return read
 
 
 @dataclass(frozen=True)

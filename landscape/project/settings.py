@@ -36,6 +36,16 @@ class ProblemSettings:
         "--data.",
         metavar="MARKS",
     )
+    test_data: str | None = option(
+        None, "A second data set, shown beside the first; named as --data is.", metavar="DATA", special=True
+    )
+    metric: tuple[str, ...] = option(
+        (),
+        "A figure of your own beside the loss, 'file.py:function' of (outputs, targets) that returns a mean,"
+        " or a number for each example (repeatable).",
+        metavar="FUNCTION",
+        special=True,
+    )
     problem: str | None = option(
         None, "Factory of a whole landscape.Problem: 'file.py[:name]'.", metavar="FACTORY"
     )

@@ -1,6 +1,15 @@
 """Frozen, self-describing results; NumPy only."""
 
-from landscape.results.base import STATUSES, ProblemResult, Quantity, Result, jsonable, kinds, quantity
+from landscape.results.base import (
+    STATUSES,
+    DataResult,
+    ProblemResult,
+    Quantity,
+    Result,
+    jsonable,
+    kinds,
+    quantity,
+)
 from landscape.results.density import DensityResult
 from landscape.results.eigen import EigenResult
 from landscape.results.matrix import MatrixResult
@@ -10,12 +19,14 @@ from landscape.results.provenance import CheckpointReference, Provenance
 from landscape.results.ratios import CLASSES, RatiosResult
 from landscape.results.reweight import ReweightResult
 from landscape.results.sharpness import SharpnessResult
+from landscape.results.slice import SliceResult
 from landscape.results.trace import TraceResult
 
 __all__ = [
     "CLASSES",
     "STATUSES",
     "CheckpointReference",
+    "DataResult",
     "DensityResult",
     "EigenResult",
     "MatrixResult",
@@ -28,6 +39,7 @@ __all__ = [
     "Result",
     "ReweightResult",
     "SharpnessResult",
+    "SliceResult",
     "TraceResult",
     "jsonable",
     "kinds",

@@ -17,25 +17,58 @@ import numpy as np
 
 from landscape.results.provenance import Provenance
 
-__all__ = ["STATUSES", "ProblemResult", "Quantity", "Result", "kinds", "jsonable", "quantity", "register"]
+__all__ = [
+    "STATUSES",
+    "DataResult",
+    "ProblemResult",
+    "Quantity",
+    "Result",
+    "kinds",
+    "jsonable",
+    "quantity",
+    "register",
+]
 
 STATUSES = ("complete", "not_converged", "oscillating", "failed", "partial")
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What one field of a result is: a sentence, named dimensions, a unit, the field that holds its error."""
+    """What one field of a result is: a sentence, named dimensions, a unit, the field that holds its error.
+
+    The last ``optional`` dimensions are those that not every result has: a line has no second axis.
+    """
 
     name: str
     text: str
     dims: tuple[str, ...] = ()
     unit: str = ""
     error: str = ""
+    optional: int = 0
+
+    def dims_of(self, count: int) -> tuple[str, ...]:
+        """The names of an array's ``count`` dimensions.
+
+        Raises:
+            ValueError: this quantity does not come with so many.
+        """
+        if not len(self.dims) - self.optional <= count <= len(self.dims):
+            raise ValueError(f"{self.name} has {count} dimensions, its own are {self.dims}")
+        return self.dims[:count]
 
 
-def quantity(text: str, *, dims: tuple[str, ...] = (), unit: str = "", error: str = "", **field: Any) -> Any:
+def quantity(
+    text: str,
+    *,
+    dims: tuple[str, ...] = (),
+    unit: str = "",
+    error: str = "",
+    optional: int = 0,
+    **field: Any,
+) -> Any:
     """A dataclass field that says what it is. ``error`` names the field that holds its uncertainty."""
-    return dataclasses.field(metadata={"text": text, "dims": dims, "unit": unit, "error": error}, **field)
+    described = {"text": text, "dims": dims, "unit": unit, "error": error, "optional": optional}
+    return dataclasses.field(metadata=described, **field)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -59,6 +92,7 @@ class Result:
                 f.metadata["dims"],
                 f.metadata["unit"],
                 f.metadata["error"],
+                f.metadata["optional"],
             )
             for f in dataclasses.fields(cls)
             if "text" in f.metadata
@@ -79,11 +113,9 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ProblemResult(Result):
-    """What every analysis of a model at its weights reports: the loss there, and of what."""
+class DataResult(Result):
+    """What every analysis of a model on data reports: of what it is."""
 
-    loss: float = quantity("Mean loss over the data at the weights.", unit="loss")
-    gradient_norm: float = quantity("Euclidean norm of the gradient.", unit="loss / weight")
     examples: int = quantity("Number of examples used.")
     terms: float = quantity("Number of loss terms the mean is over (examples, elements, tokens, weights).")
     parameters: int = quantity("Number of parameters measured (tied ones counted once).")
@@ -95,6 +127,14 @@ class ProblemResult(Result):
     accuracy: float | None = quantity(
         "Share of terms whose label is predicted right, where labels are classes.", default=None
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ProblemResult(DataResult):
+    """And the loss and the gradient at the weights."""
+
+    loss: float = quantity("Mean loss over the data at the weights.", unit="loss")
+    gradient_norm: float = quantity("Euclidean norm of the gradient.", unit="loss / weight")
 
 
 def jsonable(value: Any) -> Any:

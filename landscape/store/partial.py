@@ -43,8 +43,12 @@ class PartialFile:
         header: Mapping[str, Any],
         arrays: Mapping[str, NDArray[Any]],
         counters: Mapping[str, Counter],
+        *,
+        durable: bool = True,
     ) -> None:
         """Replace the file: ``header`` (anything JSON knows), arrays of any numeric dtype, counters.
+
+        Without ``durable`` it lasts when the process is killed, not when the power goes.
 
         Raises:
             StoreError: the folder cannot be written or the disk is full; the file is as it was before.
@@ -70,7 +74,7 @@ class PartialFile:
         with os_errors("write", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             remove_stale(self.path)
-            replace_atomically(self.path, write)
+            replace_atomically(self.path, write, durable=durable)
 
     def read(self) -> State | None:
         """``(header, arrays, counters)``, the arrays bit for bit as written; None if there is no file.

@@ -118,19 +118,18 @@ def _variables(q: Quantity, value: Any) -> list[Variable]:
     """The variable of one quantity and, for a masked array, its companion."""
     # NumPy's own text loses trailing NULs: texts are objects.
     array = np.asanyarray(value, dtype=object if isinstance(value, str) else None)
-    if array.ndim != len(q.dims):
-        raise ValueError(f"{q.name} has shape {array.shape}, its dimensions are {q.dims}")
+    dims = q.dims_of(array.ndim)
     attributes = {"long_name": q.text, "units": q.unit}
     related = [q.error] if q.error else []
     if not isinstance(array, np.ma.MaskedArray):
-        return [Variable(q.name, q.dims, _storable(q.name, array), _with(attributes, related))]
+        return [Variable(q.name, dims, _storable(q.name, array), _with(attributes, related))]
     mask = np.ma.getmaskarray(array).copy()
     data = np.array(array.data)
     data[mask] = np.nan if data.dtype.kind in "fc" else np.zeros((), data.dtype)
     companion = q.name + _MASK
     return [
-        Variable(q.name, q.dims, _storable(q.name, data), _with(attributes, [*related, companion])),
-        Variable(companion, q.dims, mask, {"long_name": f"Whether {q.name} was not computed.", "units": ""}),
+        Variable(q.name, dims, _storable(q.name, data), _with(attributes, [*related, companion])),
+        Variable(companion, dims, mask, {"long_name": f"Whether {q.name} was not computed.", "units": ""}),
     ]
 
 
@@ -164,7 +163,7 @@ def _value(q: Quantity, record: Record, absent: set[str]) -> Any:
     if q.name in absent:
         return None
     variable = record.variables[q.name]
-    if tuple(_FORMERLY.get(dim, dim) for dim in variable.dims) != q.dims:
+    if tuple(_FORMERLY.get(dim, dim) for dim in variable.dims) != q.dims_of(len(variable.dims)):
         raise ValueError(f"{q.name} has dimensions {variable.dims}, not {q.dims}")
     if not q.dims:
         return variable.values.item()

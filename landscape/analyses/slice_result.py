@@ -1,0 +1,182 @@
+"""From the state of a slice to its result, whatever was reached."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landscape.analyses.base import Saved
+from landscape.analyses.slice import Settings
+from landscape.analyses.slice_work import highest
+from landscape.analyses.work import problem_fields
+from landscape.errors import ComputationError
+from landscape.problem import Problem
+from landscape.results import SliceResult
+from landscape.slices.batchnorm import STATISTICAL_BATCH, has_statistics
+from landscape.slices.refine import filled
+
+__all__ = ["slice_result"]
+
+
+def slice_result(problem: Problem, settings: Settings, saved: Saved) -> SliceResult:
+    """The result of a saved state.
+
+    Raises:
+        ComputationError: it was stopped before there was a grid.
+    """
+    c, a = saved.counters, saved.arrays
+    if "values" not in a:
+        raise ComputationError(
+            "the slice was stopped before its first point", do="the same command goes on; allow more time"
+        )
+    common = problem_fields(problem, saved)
+    gradient_norm, own_loss = common.pop("gradient_norm"), common.pop("loss")
+    grid = _Grid(settings, saved)
+    centre = dict(zip(c["channels"], c["centre"], strict=True))
+    norms = np.array(c["direction_norms"])
+    plane = "y" in a
+    over = c["phase"] == "over"
+    test = problem.test is not None
+    return SliceResult(
+        **common,
+        status="complete" if over else "partial",
+        x=a["x"],
+        y=a.get("y"),
+        loss=grid["loss"],
+        standard_errors=grid["error"],
+        errors_method=c["method"],
+        evaluated=a["known"].copy(),
+        interpolation_errors=grid.errors,
+        accuracies=grid.get("accuracy"),
+        gradient_norms=grid.get("gradient_norm"),
+        metric_names=np.array(list(problem.metrics), dtype=object) if problem.metrics else None,
+        metrics=np.ma.stack([grid[name] for name in problem.metrics]) if problem.metrics else None,
+        evaluations=int(c["evaluations"]) + 1,
+        seconds=float(c["seconds"]),
+        centre_loss=centre["loss"],
+        centre_error=centre["error"],
+        gradient_norm=gradient_norm,
+        own_loss=own_loss,
+        weights_norm=c["weights_norm"],
+        test_examples=problem.test.examples if problem.test is not None else None,
+        test_centre_loss=centre.get("test_loss"),
+        test_centre_error=centre.get("test_error"),
+        test_accuracy=centre.get("test_accuracy"),
+        test_loss=grid.get("test_loss") if test else None,
+        test_standard_errors=grid.get("test_error") if test else None,
+        test_accuracies=grid.get("test_accuracy") if test else None,
+        axes=np.array(c["labels"], dtype=object),
+        along=np.array([axis.name for axis in settings.axes], dtype=object),
+        direction_norms=norms,
+        relative_norms=norms / (c["weights_norm"] or math.nan),
+        angle=c["angle"],
+        orthogonal=plane and settings.orthogonalize,
+        slopes=np.array(c["slopes"]),
+        **_curvatures(saved),
+        batchnorm=_batchnorm(problem, settings),
+        recalibration_batch=(
+            min(STATISTICAL_BATCH, problem.examples)
+            if _batchnorm(problem, settings) == "recalibrated"
+            else None
+        ),
+        **_barriers(saved),
+        **_points(saved),
+        directions=saved.fixed.get("directions"),
+    )
+
+
+class _Grid:
+    """The channels of the grid by name: masked where nothing was reached, interpolated where asked for."""
+
+    def __init__(self, settings: Settings, saved: Saved) -> None:
+        a = saved.arrays
+        values, known = a["values"], a["known"]
+        self.errors: np.ndarray | None = None
+        reached = known
+        if settings.refine and known.any():
+            coordinates = tuple(a[name] for name in "xy" if name in a)
+            finished = not (a["pending"] & ~known).any()
+            if finished:
+                values, self.errors = filled(coordinates, values, known)
+                reached = np.ones_like(known)
+        self._values, self._reached = values, reached
+        self._names = list(saved.counters["channels"])
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """One channel; a masked array only if something is missing."""
+        found = self._values[..., self._names.index(name)].copy()
+        return found if self._reached.all() else np.ma.MaskedArray(found, mask=~self._reached)
+
+    def get(self, name: str) -> np.ndarray | None:
+        return self[name] if name in self._names else None
+
+
+def _batchnorm(problem: Problem, settings: Settings) -> str:
+    if not has_statistics(problem.model):
+        return "none"
+    if problem.train_mode:
+        return "batch"
+    return "recalibrated" if settings.recalibrated else "saved"
+
+
+def _curvatures(saved: Saved) -> dict[str, Any]:
+    """What is known of second derivatives, if any axis is an eigenvector."""
+    c, a = saved.counters, saved.arrays
+    curvatures = np.array(c["curvatures"])
+    if not np.isfinite(curvatures).any():
+        return {}
+    absent = np.isnan(curvatures)
+    found = {
+        "curvatures": np.ma.MaskedArray(curvatures, mask=absent),
+        "curvature_errors": np.ma.MaskedArray(np.array(c["curvature_errors"]), mask=absent),
+    }
+    for name in ("differences", "difference_errors"):
+        if name in a:
+            found[name] = np.ma.MaskedArray(a[name].copy(), mask=absent)
+    return found
+
+
+def _barriers(saved: Saved) -> dict[str, Any]:
+    c, a = saved.counters, saved.arrays
+    found: dict[str, Any] = {
+        name: c[name] for name in ("barrier", "barrier_error", "barrier_at") if name in c
+    }
+    if "saved_values" in a:
+        raw, x = a["saved_values"], a["x"]
+        reached = np.arange(len(x)) < int(c["raw"])
+        found["saved_loss"] = raw.copy() if reached.all() else np.ma.MaskedArray(raw.copy(), mask=~reached)
+        if reached.all() and (at := highest(x, raw)) is not None:
+            ends = raw[x == 0][0], raw[x == 1][0]
+            found["saved_barrier"] = float(raw[x == at][0] - (1 - at) * ends[0] - at * ends[1])
+    return found
+
+
+def _points(saved: Saved) -> dict[str, Any]:
+    """The other checkpoints, if there are any."""
+    c, a = saved.counters, saved.arrays
+    listed = c.get("points")
+    if not listed:
+        return {}
+    done = np.arange(len(listed)) < int(c.get("points_done", 0))
+    values = a.get("point_values", np.full((len(listed), 2), np.nan))
+    steps = [point["step"] for point in listed]
+    found: dict[str, Any] = {
+        "point_names": np.array([Path(point["path"]).name for point in listed], dtype=object),
+        "point_steps": np.ma.MaskedArray(
+            [0 if step is None else step for step in steps],
+            mask=[step is None for step in steps],
+            dtype=np.int64,
+        ),
+        "point_roles": np.array([point["role"] for point in listed], dtype=object),
+        "point_coordinates": a["point_coordinates"],
+        "point_distances": a["point_distances"],
+        "point_losses": np.ma.MaskedArray(values[:, 0].copy(), mask=~done),
+        "point_errors": np.ma.MaskedArray(values[:, 1].copy(), mask=~done),
+        "point_slice_losses": np.ma.MaskedArray(a["point_slices"].copy(), mask=~done),
+    }
+    if c.get("explained") is not None:
+        found["explained_variance"] = np.array(c["explained"])
+    return found

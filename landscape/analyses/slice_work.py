@@ -1,0 +1,436 @@
+"""The work behind ``landscape slice``, step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.analyses.base import Plan, Saved, Start, State
+from landscape.analyses.slice import Settings
+from landscape.analyses.slice_directions import EigenSearch, directions, trajectory_paths
+from landscape.analyses.work import Work, itemsize
+from landscape.errors import CheckpointError, ConfigurationError, LandscapeError
+from landscape.files import printable
+from landscape.linalg.operator import norm
+from landscape.machine import is_out_of_memory
+from landscape.problem import Evaluation, Problem
+from landscape.results import EigenResult, Result
+from landscape.slices.batchnorm import RecalibratedStatistics, has_statistics, interpolated
+from landscape.slices.coordinates import coordinates
+from landscape.slices.differences import second_difference
+from landscape.slices.evaluate import Surface
+from landscape.slices.others import read_other
+from landscape.slices.refine import first, wanted
+from landscape.slices.rise import find_range
+from landscape.slices.trajectory import principal, project
+from landscape.slices.workers import Threads, Workers
+
+__all__ = ["SliceWork", "highest", "planned"]
+
+#: The first step of an automatic range, in units of the weights' norm.
+_STEP = 0.01
+#: Relative rounding of a loss, in units of the arithmetic's.
+_ROUNDING = 4.0
+
+Task = tuple[int, tuple[int, ...]]
+
+
+def planned(problem: Problem, settings: Settings) -> Plan:
+    """Losses, in gradients (a loss is a third of one), and memory that a run takes."""
+    counts = [len(coordinates(r.low or -1.0, r.high or 1.0, r.count or 2)) for r in settings.ranges]
+    points, notes = math.prod(counts), tuple[str, ...]()
+    each = (1 / 3 + settings.gradient_norm) * (1 if problem.test is None else 2)
+    if settings.recalibrated and has_statistics(problem.model):
+        each += 1 / 3
+    products = 0
+    if any(axis.name == "eigen" for axis in settings.axes):
+        products, notes = 15, ("a stored eigen run with --eigenvectors saves the products",)
+    others = len(trajectory_paths(settings)) if settings.trajectory else 0
+    every = points / 8 if settings.refine else points
+    return Plan(
+        products=products,
+        at_most=1000 if products else 0,
+        gradients=2 + 3 * products + each * (every + 2 * others),
+        memory_bytes=problem.size * itemsize(problem) * (4 + 3 * len(counts)),
+        notes=(f"{points} points", *notes),
+    )
+
+
+class SliceWork(Work):
+    """One run of ``slice``: directions, ranges, the grid, other checkpoints, differences.
+
+    Attributes:
+        fixed: the directions (axes, n), once they are made.
+        now: the surface, once it is needed.
+    """
+
+    kept = (
+        *("gradient", "x", "y", "values", "known", "pending", "saved_values"),
+        *("point_coordinates", "point_distances", "point_values", "point_slices"),
+        *("differences", "difference_errors"),
+    )
+
+    def __init__(
+        self, problem: Problem, settings: Settings, inputs: Mapping[str, Result], start: Start
+    ) -> None:
+        self.settings, self._inputs, self._start = settings, inputs, start
+        self.axes = settings.axes
+        self.fixed: dict[str, np.ndarray] = {} if start.saved is None else dict(start.saved.fixed)
+        super().__init__(problem, start)
+        self._surface: Surface | None = None
+        if start.saved is None:
+            self.counters |= {"phase": "directions", "evaluations": 0}
+            self.counters["weights_norm"] = norm(problem.selection.flat().double())
+            self.extra["gradient"] = self._gradient.cpu().numpy()
+
+    def evaluate(self) -> Evaluation:
+        """Loss and gradient, which is kept."""
+        found = super().evaluate()
+        self._gradient = found.gradient
+        return found
+
+    # --- the phases --------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[State]:
+        """All phases that are not over yet; after each of their steps a state."""
+        phases = {
+            "directions": self._directions,
+            "ranges": self._ranges,
+            "grid": self._grid,
+            "raw": self._raw,
+            "points": self._points,
+            "differences": self._differences,
+        }
+        yield self._state("measuring")
+        names = [*phases, "over"]
+        while (name := self.counters["phase"]) != "over":
+            yield from phases[name]()
+            self.counters["phase"] = names[names.index(name) + 1]
+        yield self._state("done", over=True)
+
+    def _state(self, text: str, over: bool = False, keep: bool = False) -> State:
+        known = self.extra.get("known")
+        done = 0 if known is None else int(known.sum())
+        total = None if known is None else int((known | self.extra["pending"]).sum())
+        self.counters["done"] = done
+        return replace(self.state(text, self._save, done=done, total=total, over=over), keep=keep)
+
+    def _save(self) -> Saved:
+        arrays = {name: array.copy() for name, array in self.extra.items()}
+        return Saved(arrays, dict(self.counters), dict(self.fixed))
+
+    # --- directions --------------------------------------------------------------------------------------
+
+    def _directions(self) -> Iterator[State]:
+        """Make the directions, and what is known of them."""
+        found: list[EigenResult] = []
+        if any(axis.name == "eigen" for axis in self.axes):
+            stored = self._inputs.get("eigen")
+            if isinstance(stored, EigenResult):
+                found = [stored]
+            else:
+                search = EigenSearch(self.problem, self.settings, self.seed)
+                for state in search.run():
+                    yield self._state(f"eigenvectors: {state.text}")
+                found = search.results
+        gradient = torch.from_numpy(np.array(self.extra["gradient"])).to(self.problem.device)
+        made = directions(
+            self.problem, self.settings, gradient, self.seed, found, self._principal(), self._start.vectors
+        )
+        vectors = made.vectors.double()
+        self.fixed["directions"] = made.vectors.cpu().numpy()
+        self.counters |= {
+            "labels": list(made.labels),
+            "angle": made.angle,
+            "curvatures": list(made.curvatures),
+            "curvature_errors": list(made.errors),
+            "direction_norms": torch.linalg.vector_norm(vectors, dim=1).tolist(),
+            "slopes": (vectors @ gradient.double()).tolist(),
+        }
+        self.extra.pop("gradient")
+        self._locate()
+        yield self._state("directions made")
+
+    def _principal(self) -> Tensor | None:
+        """The principal directions of the trajectory, if an axis is one."""
+        numbers = [axis.number or 1 for axis in self.axes if axis.name == "pca"]
+        if not numbers:
+            return None
+        paths = trajectory_paths(self.settings)
+        found = principal(
+            lambda i: read_other(self.problem, paths[i]).weights,
+            len(paths),
+            self.problem.selection.flat(),
+            numbers,
+            self.problem.memory // 4,
+            lambda i: printable(paths[i]),
+        )
+        return found.directions
+
+    def _locate(self) -> None:
+        """Where other checkpoints lie: ends of interpolations, and the trajectory."""
+        named = [(Path(axis.file), "end") for axis in self.axes if axis.name == "to"]
+        if self.settings.trajectory:
+            named += [(path, "trajectory") for path in trajectory_paths(self.settings)]
+        self.counters |= {"points": [], "explained": None}
+        if not named:
+            return
+        references: list[Any] = [None] * len(named)
+
+        def load(i: int) -> Tensor:
+            other = read_other(self.problem, named[i][0])
+            references[i] = other.reference
+            return other.weights
+
+        rows = torch.from_numpy(np.array(self.fixed["directions"])).to(self.problem.device)
+        found = project(
+            load, len(named), self.problem.selection.flat(), rows, lambda i: printable(named[i][0])
+        )
+        self.counters["points"] = [
+            {
+                "path": str(path),
+                "role": role,
+                "sha256": reference.sha256,
+                "step": reference.step if reference.step is not None else reference.epoch,
+            }
+            for (path, role), reference in zip(named, references, strict=True)
+        ]
+        along = np.array([role == "trajectory" for _, role in named])
+        if along.any():
+            self.counters["explained"] = self._explained(found, along)
+        self.extra["point_coordinates"] = found.coordinates
+        self.extra["point_distances"] = found.distances
+        self.extra["point_slices"] = np.full(len(named), np.nan)
+
+    def _explained(self, found: Any, along: np.ndarray) -> list[float]:
+        """The share of the trajectory's squared distances from the centre that lies along each axis."""
+        lengths = np.array(self.counters["direction_norms"])
+        total = float((found.lengths[along] ** 2).sum())
+        parts = ((found.coordinates[along] * lengths) ** 2).sum(0)
+        return [float(part / total) if total > 0 else math.nan for part in parts]
+
+    # --- the surface -------------------------------------------------------------------------------------
+
+    @property
+    def surface(self) -> Surface:
+        """Made when it is first needed, always in the same way."""
+        if self._surface is None:
+            self._surface = self._made_surface(self.problem)
+            self.counters["channels"] = list(self._surface.channels)
+            self.counters["centre"] = self._surface.centre.tolist()
+            self.counters["method"] = self._surface.method
+        return self._surface
+
+    def _made_surface(self, problem: Problem) -> Surface:
+        recalibrated = self.settings.recalibrated and not problem.train_mode
+        return Surface(
+            problem,
+            torch.from_numpy(np.array(self.fixed["directions"])).to(problem.device),
+            self.strategy["micro_batch"],
+            seed=self.seed,
+            test=problem.test,
+            gradient_norms=self.settings.gradient_norm,
+            metrics=problem.metrics,
+            recalibration=(
+                RecalibratedStatistics(problem) if recalibrated and has_statistics(problem.model) else None
+            ),
+        )
+
+    def _along(self, axis: int, steps: Sequence[float]) -> np.ndarray:
+        """Losses along one axis through the centre."""
+        self.counters["evaluations"] += len(steps)
+        points = [[t if i == axis else 0.0 for i in range(len(self.axes))] for t in steps]
+        return self.surface.row(points)[:, 0]
+
+    def _ranges(self) -> Iterator[State]:
+        """The coordinates of each axis."""
+        centre = float(self.surface.centre[0])
+        for i, (name, given) in enumerate(zip("xy", self.settings.ranges, strict=False)):
+            low, high = given.low, given.high
+            if low is None or high is None:
+                low, high = self._found_range(i, centre)
+                yield self._state("looking for the range")
+            assert given.count is not None
+            marks = (0.0, 1.0) if self.axes[i].name == "to" else (0.0,)
+            self.extra[name] = coordinates(low, high, given.count, marks)
+        shape = tuple(len(self.extra[name]) for name in "xy" if name in self.extra)
+        self.extra["values"] = np.full((*shape, len(self.surface.channels)), np.nan)
+        self.extra["known"] = np.zeros(shape, bool)
+        self.extra["pending"] = first(self._coordinates) if self.settings.refine else np.ones(shape, bool)
+        yield self._state("ranges found")
+
+    def _found_range(self, axis: int, centre: float) -> tuple[float, float]:
+        """As far as the loss rises; for a trajectory's directions, as far as that goes."""
+        if self.axes[axis].name == "pca":
+            own = self.extra["point_coordinates"][:, axis]
+            low, high = min(0.0, float(own.min())), max(0.0, float(own.max()))
+            margin = 0.2 * (high - low)
+            return low - margin, high + margin
+        length = self.counters["direction_norms"][axis]
+        unit = _STEP * (self.counters["weights_norm"] or 1.0) / length
+        low, high, _ = find_range(lambda t: self._along(axis, t), centre, self.settings.rise, unit)
+        return low, high
+
+    @property
+    def _coordinates(self) -> tuple[np.ndarray, ...]:
+        return tuple(self.extra[name] for name in "xy" if name in self.extra)
+
+    def _grid(self) -> Iterator[State]:
+        """All points that are wanted, row by row; when refining, again until no more are."""
+        values, known = self.extra["values"], self.extra["known"]
+        with self.problem.arithmetic(), self._workers() as workers:
+            while True:
+                for task, found in workers.map(self._tasks()):
+                    row, columns = task
+                    where = (row, list(columns)) if len(self._coordinates) == 2 else (list(columns),)
+                    values[where] = found
+                    known[where] = True
+                    self.counters["evaluations"] += len(columns)
+                    yield self._state("evaluating", keep=True)
+                if not self.settings.refine:
+                    break
+                self.extra["pending"] = pending = wanted(
+                    self._coordinates, values[..., 0], values[..., 1], known
+                )
+                if not pending.any():
+                    break
+
+    def _tasks(self) -> Iterator[Task]:
+        """The points still wanted, a row of the plane or a point of the line at a time."""
+        missing = self.extra["pending"] & ~self.extra["known"]
+        if missing.ndim == 1:
+            yield from ((0, (int(j),)) for j in np.flatnonzero(missing))
+            return
+        for row in np.flatnonzero(missing.any(1)):
+            yield int(row), tuple(int(j) for j in np.flatnonzero(missing[row]))
+
+    def _evaluate_row(self, task: Task, surface: Surface | None = None) -> np.ndarray:
+        row, columns = task
+        surface = surface or self.surface
+        if len(self._coordinates) == 1:
+            return surface.row([(float(self.extra["x"][j]),) for j in columns])
+        x, y = self._coordinates
+        return surface.row([(float(x[row]), float(y[j])) for j in columns])
+
+    def _workers(self) -> Workers[Task] | Threads[Task]:
+        """The processes that share the grid, as many as at the beginning: their threads change roundings."""
+        assert self.surface  # made before the processes are
+        jobs = int(self.strategy.setdefault("jobs", self.settings.jobs))
+        if jobs == 1:
+            return Workers(1, self._evaluate_row, torch.get_num_threads())
+        if self.problem.device.type == "cpu":
+            return Workers(jobs, self._evaluate_row, self.problem.threads or 1)
+        return Threads([self._on(device) for device in _devices(jobs)])
+
+    def _on(self, device: torch.device) -> Callable[[Task], np.ndarray]:
+        """Evaluates rows on a device of its own."""
+        surface = self._made_surface(self.problem.on_device(device))
+        return lambda task: self._evaluate_row(task, surface)
+
+    # --- beside the grid ---------------------------------------------------------------------------------
+
+    def _raw(self) -> Iterator[State]:
+        """An interpolation again with the running statistics interpolated, and the barriers of both."""
+        if [axis.name for axis in self.axes] != ["to"]:
+            return
+        x, values = self.extra["x"], self.extra["values"][:, 0]
+        if self.surface.recalibration is not None:
+            rest = read_other(self.problem, Path(self.axes[0].file)).rest
+            raw = self.extra.setdefault("saved_values", np.full(len(x), np.nan))
+            begun = int(self.counters.setdefault("raw", 0))
+            for i in range(begun, len(x)):
+                statistics = interpolated(self.problem.model, rest, float(x[i]))
+                raw[i] = self.surface.row_with((float(x[i]),), statistics)[0]
+                self.counters["raw"] = i + 1
+                self.counters["evaluations"] += 1
+                yield self._state("with interpolated statistics", keep=True)
+        if (at := highest(x, values)) is not None:
+            found, error = self.surface.contrast([(at,), (0.0,), (1.0,)], [1.0, at - 1.0, -at])
+            self.counters |= {"barrier": found, "barrier_error": error, "barrier_at": at}
+            self.counters["evaluations"] += 3
+
+    def _points(self) -> Iterator[State]:
+        """The other checkpoints: each at its own weights, and the slice where it is projected to."""
+        listed = self.counters["points"]
+        if not listed:
+            return
+        count, width = len(listed), len(self.surface.channels)
+        values = self.extra.setdefault("point_values", np.full((count, width), np.nan))
+        slices = self.extra["point_slices"]
+        for k in range(int(self.counters.setdefault("points_done", 0)), count):
+            other = read_other(self.problem, Path(listed[k]["path"]))
+            if other.reference.sha256 != listed[k]["sha256"]:
+                raise CheckpointError(
+                    f"{printable(listed[k]['path'])} has changed since this run began", do="use --fresh"
+                )
+            values[k] = self.surface.at_weights(other.weights, other.rest)
+            slices[k] = self.surface.row([self.extra["point_coordinates"][k].tolist()])[0, 0]
+            self.counters["points_done"] = k + 1
+            self.counters["evaluations"] += 2
+            yield self._state("other checkpoints", keep=True)
+
+    def _differences(self) -> Iterator[State]:
+        """The second derivative along eigenvectors from the loss itself, in float64 where that works."""
+        curvatures = self.counters["curvatures"]
+        if not any(math.isfinite(c) for c in curvatures):
+            return
+        surface, rounding = self._precise()
+        found = np.full((len(curvatures), 2), np.nan)
+        for i, curvature in enumerate(curvatures):
+            if not math.isfinite(curvature):
+                continue
+
+            def along(steps: Sequence[float], axis: int = i) -> np.ndarray:
+                self.counters["evaluations"] += len(steps)
+                points = [[t if j == axis else 0.0 for j in range(len(self.axes))] for t in steps]
+                return surface.row(points)[:, 0]
+
+            step = _STEP * (self.counters["weights_norm"] or 1.0) / self.counters["direction_norms"][i]
+            difference = second_difference(along, float(surface.centre[0]), curvature, step, rounding)
+            found[i] = difference.value, difference.error
+            yield self._state("checking curvatures")
+        self.extra["differences"], self.extra["difference_errors"] = found.T.copy()
+
+    def _precise(self) -> tuple[Surface, float]:
+        """The surface in float64 if the model runs in it, and the relative rounding of its losses."""
+        twin = self.problem.in_dtype(torch.float64)
+        if twin is not self.problem:
+            try:
+                rows = torch.from_numpy(np.array(self.fixed["directions"])).to(twin.device, twin.dtype)
+                surface = Surface(twin, rows, self.strategy["micro_batch"], seed=self.seed)
+                return surface, _ROUNDING * torch.finfo(torch.float64).eps
+            except (RuntimeError, TypeError, ValueError, LandscapeError) as error:
+                if is_out_of_memory(error):
+                    raise
+        return self.surface, _ROUNDING * torch.finfo(self.problem.dtype).eps
+
+
+def _devices(jobs: int) -> list[torch.device]:
+    """A GPU for each job.
+
+    Raises:
+        ConfigurationError: there are fewer.
+    """
+    count = torch.cuda.device_count()
+    if jobs > count:
+        raise ConfigurationError(
+            "on GPUs there is one job for each", found=f"--jobs {jobs}, {count} GPUs", do=f"use --jobs {count}"
+        )
+    return [torch.device("cuda", i) for i in range(jobs)]
+
+
+def highest(x: np.ndarray, loss: np.ndarray) -> float | None:
+    """Where from 0 to 1 the loss is farthest above the straight line between both ends; None if unknown."""
+    inside = (x >= 0) & (x <= 1)
+    t, values = x[inside], loss[inside]
+    if len(t) < 2 or not np.isfinite(values).all() or t[0] != 0 or t[-1] != 1:
+        return None
+    above = values - (1 - t) * values[0] - t * values[-1]
+    return float(t[int(np.argmax(above))])

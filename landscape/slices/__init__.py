@@ -1,0 +1,1 @@
+"""Directions and grids: the loss along lines and planes through the weights."""

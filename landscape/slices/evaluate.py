@@ -1,0 +1,212 @@
+"""The loss, and what is measured beside it, at points w + Σ cᵢ dᵢ: what grids are made of.
+
+A point costs one forward pass over the data and one multiply-add of the weights for each direction. The
+problem's own model is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.data import Piece
+from landscape.problem import Problem
+from landscape.sam.passes import loss_and_gradient, norm
+from landscape.slices.sample import Metric, Sample
+from landscape.slices.weights import Weights
+
+__all__ = ["Recalibration", "Surface"]
+
+
+class Recalibration(Protocol):
+    """Measures the running statistics of BatchNorm anew."""
+
+    def __call__(self, problem: Problem) -> None:
+        """Write them into the problem's model, at its weights as they are."""
+
+
+class Surface:
+    """The loss at w + Σ cᵢ dᵢ, on one data set or two.
+
+    Args:
+        problem: at its weights w.
+        directions: (axes, n), in the problem's dtype.
+        micro_batch: examples evaluated at once.
+        seed: of the groups that errors come from, where single examples' losses are not known.
+        test: the same problem on other data.
+        gradient_norms: measure ‖∇L‖ at each point, too.
+        recalibration: of BatchNorm at each point; the running statistics stay as saved without.
+
+    Attributes:
+        channels: what is measured at a point, by name: ``loss``, ``error`` (NaN where it is not known),
+            ``accuracy`` where labels are classes, ``gradient_norm``, metrics by their names, and ``test_…``.
+        centre: (channels,) at w; the error there is that of the loss itself, not of a difference.
+        evaluations: losses evaluated, on all data each.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        directions: Tensor,
+        micro_batch: int,
+        *,
+        seed: int = 0,
+        test: Problem | None = None,
+        gradient_norms: bool = False,
+        metrics: Mapping[str, Metric] | None = None,
+        recalibration: Recalibration | None = None,
+    ) -> None:
+        self.weights = Weights(problem, directions)
+        self.problem, self.recalibration = self.weights.problem, recalibration
+        self._gradient_norms, self.evaluations = gradient_norms, 0
+        self._decay = _Decay(problem, directions)
+        sets = {"": (problem, dict(metrics or {})), **({"test_": (test, {})} if test is not None else {})}
+        self.samples = {name: Sample(of, micro_batch, seed, own) for name, (of, own) in sets.items()}
+        with self._evaluating():
+            self._calibrated()
+            firsts = {name: sample.begin(self.problem) for name, sample in self.samples.items()}
+        self.channels = tuple(
+            name + channel for name, sample in self.samples.items() for channel in self._of(name, sample)
+        )
+        self._width = {name: len(self._of(name, sample)) for name, sample in self.samples.items()}
+        decay = self._decay.at([0.0] * len(directions))
+        parts = [self._values(name, found, decay) for name, found in firsts.items()]
+        self.centre = np.concatenate(parts)
+        self.evaluations += 1
+
+    def _of(self, name: str, sample: Sample) -> tuple[str, ...]:
+        gradient = ("gradient_norm",) if self._gradient_norms and not name else ()
+        return (*sample.channels[:2], *gradient, *sample.channels[2:])
+
+    @property
+    def method(self) -> str:
+        """How the errors are obtained, or why not."""
+        return self.samples[""].method
+
+    def row(self, points: Sequence[Sequence[float]]) -> np.ndarray:
+        """(points, channels) float64 at points given by their coordinates; neither need be finite."""
+        with self._evaluating():
+            if self.recalibration is None and not all(s.resident for s in self.samples.values()):
+                return self._side_by_side(points)
+            return np.stack([self._one(lambda c=c: self.weights.move(c), self._decay.at(c)) for c in points])
+
+    def at_weights(self, flat: Tensor, rest: Mapping[str, Tensor] | None = None) -> np.ndarray:
+        """(channels,) at other weights (n,); with ``rest``, buffers and parameters not measured are replaced.
+
+        BatchNorm is recalibrated only without ``rest``.
+        """
+        with self._replaced(rest or {}), self._evaluating():
+            decay = self._decay.of(flat)
+            return self._one(lambda: self.weights.put(flat), decay, calibrate=rest is None)
+
+    def row_with(self, point: Sequence[float], rest: Mapping[str, Tensor]) -> np.ndarray:
+        """(channels,) at a point, with some buffers of the model replaced; nothing is recalibrated."""
+        with self._replaced(rest), self._evaluating():
+            return self._one(lambda: self.weights.move(point), self._decay.at(point), calibrate=False)
+
+    def contrast(
+        self, points: Sequence[Sequence[float]], coefficients: Sequence[float]
+    ) -> tuple[float, float]:
+        """(Σ aₖ L(pₖ), its standard error over the data), on the same examples at all points."""
+        sample, total, decay = self.samples[""], torch.zeros(()), 0.0
+        with self._evaluating():
+            for point, a in zip(points, coefficients, strict=True):
+                self.weights.move(point)
+                self._calibrated()
+                pieces = sample.pieces(self.problem)
+                part = torch.cat([sample.examples(self.problem, piece) for piece in pieces])
+                total = a * part + total.to(part)
+                decay += a * self._decay.at(point)
+        value, error = sample.mean_of(total)
+        return value + decay, error
+
+    @contextlib.contextmanager
+    def _replaced(self, rest: Mapping[str, Tensor]) -> Iterator[None]:
+        """The model with some buffers and parameters of ``rest``, for a while."""
+        model = self.problem.model
+        own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        with torch.no_grad():
+            before = {name: own[name].clone() for name in rest}
+            try:
+                for name, value in rest.items():
+                    own[name].copy_(value)
+                yield
+            finally:
+                for name, value in before.items():
+                    own[name].copy_(value)
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        with self.problem.arithmetic(), torch.no_grad(), self.problem.statistics():
+            yield
+
+    def _calibrated(self) -> None:
+        if self.recalibration is not None:
+            self.recalibration(self.problem)
+
+    def _one(self, move: Any, decay: float, calibrate: bool = True) -> np.ndarray:
+        """One point, the data piece by piece."""
+        move()
+        if calibrate:
+            self._calibrated()
+        self.evaluations += 1
+        found = []
+        for name, sample in self.samples.items():
+            total = sample.nothing()
+            for k, piece in enumerate(sample.pieces(self.problem)):
+                total += sample.part(self.problem, k, piece)
+            found.append(self._values(name, sample.means(total), decay))
+        return np.concatenate(found)
+
+    def _side_by_side(self, points: Sequence[Sequence[float]]) -> np.ndarray:
+        """All points on one piece of the data, then on the next: these are read once for a whole row."""
+        found = []
+        for name, sample in self.samples.items():
+            totals = [sample.nothing() for _ in points]
+            for k, piece in enumerate(sample.pieces(self.problem)):
+                for total, point in zip(totals, points, strict=True):
+                    self.weights.move(point)
+                    total += sample.part(self.problem, k, piece)
+            means = [sample.means(total) for total in totals]
+            rows = []
+            for mean, point in zip(means, points, strict=True):
+                self.weights.move(point)
+                rows.append(self._values(name, mean, self._decay.at(point)))
+            found.append(np.stack(rows))
+        self.evaluations += len(points)
+        return np.concatenate(found, axis=1)
+
+    def _values(self, name: str, means: np.ndarray, decay: float) -> np.ndarray:
+        """The channels of one data set from its means, with the gradient's norm where it is asked for."""
+        means = means.copy()
+        means[0] += decay
+        if not self._gradient_norms or name:
+            return means
+        with torch.enable_grad():
+            pieces: Iterator[Piece] = self.samples[name].pieces(self.problem)
+            length = norm(loss_and_gradient(self.problem, pieces)[1])
+        return np.concatenate([means[:2], [length], means[2:]])
+
+
+class _Decay:
+    """½D‖w + Σ cᵢ dᵢ‖², from inner products in float64."""
+
+    def __init__(self, problem: Problem, directions: Tensor) -> None:
+        self.half = problem.weight_decay / 2
+        if self.half:
+            every = torch.cat([problem.selection.flat()[None], directions]).double()
+            self._products = (every @ every.T).cpu().numpy()
+
+    def at(self, coordinates: Sequence[float]) -> float:
+        if not self.half:
+            return 0.0
+        c = np.array([1.0, *coordinates])
+        return self.half * float(c @ self._products @ c)
+
+    def of(self, flat: Tensor) -> float:
+        return self.half * float(flat.double() @ flat.double()) if self.half else 0.0

@@ -1,0 +1,246 @@
+"""A data set that is evaluated again and again, each time against the same examples at the centre."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.data import Piece, examples_in, inputs_of, rows_of, targets_of
+from landscape.errors import ConfigurationError, LandscapeError
+from landscape.linalg.probes import derived_seed
+from landscape.losses import label_hits
+from landscape.machine import brief, is_out_of_memory
+from landscape.models import call_model, explained
+from landscape.problem import Problem
+
+__all__ = ["GROUPS", "Metric", "Sample"]
+
+#: Random groups of examples whose differences give standard errors where single examples' losses are unknown.
+GROUPS = 20
+
+#: A user's metric: ``(outputs, targets) ->`` a mean, or one number for each example.
+Metric = Callable[[Any, Any], Any]
+
+
+class Sample:
+    """A data set in fixed pieces.
+
+    Of losses sᵢ over mᵢ terms, those at the centre s⁰ᵢ, and dᵢ = sᵢ − s⁰ᵢ: the loss is Σsᵢ/Σmᵢ, and the
+    squared standard error of the difference Σ(dᵢ − mᵢD)²·N/(N−1)/(Σmᵢ)² with D = Σdᵢ/Σmᵢ, that of a ratio
+    (Cochran 1977, eq. 6.13), all from sums over the examples in float64. What both points have in common
+    drops out: the sample is paired. Where single examples' losses are not known, i is a random group of
+    examples.
+
+    Attributes:
+        channels: what :meth:`means` gives, by name: loss, error, accuracy if targets are labels, metrics.
+        method: how errors are obtained, or why they are not.
+        resident: the data are in memory.
+    """
+
+    def __init__(self, problem: Problem, micro_batch: int, seed: int, metrics: Mapping[str, Metric]) -> None:
+        self._how, self.method = _how(problem)
+        self._seed, self._metrics = seed, metrics
+        self._problem, self._size = problem, micro_batch
+        if self._how == "calls":
+            self._problem = _shuffled(problem, seed)
+            self._size = max(1, min(micro_batch, -(-problem.examples // GROUPS)))
+        self.resident = problem.data.batches is not None
+        self._kept: list[Piece] | None = None
+        self._groups: dict[int, list[tuple[Tensor, float]]] = {}
+        self._before: list[tuple[Tensor, Tensor | None]] = []
+        self._count, self._squares, self._labels = 0, 0.0, 0
+        self._labelled = False
+        self.channels: tuple[str, ...] = ()
+
+    def pieces(self, problem: Problem) -> Iterator[Piece]:
+        """The data, cut once if they are in memory."""
+        if self._kept is None and self.resident:
+            self._kept = list(self._problem.pieces(self._size))
+        yield from self._problem.pieces(self._size) if self._kept is None else self._kept
+
+    def begin(self, problem: Problem) -> np.ndarray:
+        """Evaluate the centre, which other points are compared with; its error is that of the loss itself."""
+        total = self.nothing()
+        for piece in self.pieces(problem):
+            outputs = self._outputs(problem, piece)
+            if outputs is not None and problem.loss.classes:
+                self._labels += label_hits(problem.loss, outputs, targets_of(piece.batch))[1]
+                self._labelled = self._labels > 0
+            sums, terms = self._with_terms(problem, piece, outputs)
+            self._count += int((terms > 0).sum())
+            self._squares += float(terms @ terms)
+            weights = None if bool((terms == 1).all()) else terms
+            total += self._added(problem, piece, outputs, sums, sums, weights)
+            self._before.append((sums, weights))
+        if self._count < 2 and self._how != "none":
+            self._how, self.method = "none", "not computed: a single example with terms"
+        accuracy = ("accuracy",) if self._labelled else ()
+        self.channels = ("loss", "error", *accuracy, *self._metrics)
+        return self.means(total)
+
+    def nothing(self) -> Tensor:
+        """Sums of a point to begin with: Σsᵢ, Σdᵢ², Σdᵢmᵢ, Σdᵢ, labels predicted right, metrics."""
+        return torch.zeros(5 + len(self._metrics), dtype=torch.float64, device=self._problem.device)
+
+    def part(self, problem: Problem, number: int, piece: Piece) -> Tensor:
+        """What a piece adds to the sums, at the weights that ``problem``'s model has."""
+        outputs = self._outputs(problem, piece)
+        before, terms = self._before[number]
+        sums = self._sums(problem, piece, outputs)
+        return self._added(problem, piece, outputs, sums, sums - before, terms)
+
+    def examples(self, problem: Problem, piece: Piece) -> Tensor:
+        """Summed losses, float64, of a piece's examples, or of whatever errors come from."""
+        return self._sums(problem, piece, self._outputs(problem, piece))
+
+    def mean_of(self, sums: Tensor) -> tuple[float, float]:
+        """The mean over the terms, and its standard error, of numbers like those of :meth:`examples`."""
+        mass = self._problem.terms
+        mean = float(sums.sum()) / mass
+        if self._how == "none":
+            return mean, math.nan
+        ones = [torch.ones_like(before) if terms is None else terms for before, terms in self._before]
+        squares = float((sums - mean * torch.cat(ones)).square().sum())
+        return mean, math.sqrt(squares * self._count / (self._count - 1)) / mass
+
+    def means(self, total: Tensor) -> np.ndarray:
+        """(channels,) float64 from the sums over all pieces."""
+        loss, squares, crossed, differences, hits, *metrics = total.tolist()
+        mass = self._problem.terms
+        mean = differences / mass
+        variance = squares - 2 * mean * crossed + mean * mean * self._squares
+        error = math.nan
+        if self._how != "none" and math.isfinite(variance):
+            error = math.sqrt(max(0.0, variance) * self._count / (self._count - 1)) / mass
+        accuracy = [hits / self._labels] if self._labelled else []
+        return np.array([loss / mass, error, *accuracy, *(m / self._problem.examples for m in metrics)])
+
+    def _outputs(self, problem: Problem, piece: Piece) -> Any:
+        """The model's outputs; None for a loss that calls the model itself."""
+        if problem.loss.whole:
+            return None
+        try:
+            return call_model(problem.model, inputs_of(piece.batch))
+        except Exception as error:
+            raise explained(error, piece.batch) from error
+
+    def _added(
+        self,
+        problem: Problem,
+        piece: Piece,
+        outputs: Any,
+        sums: Tensor,
+        differences: Tensor,
+        terms: Tensor | None,
+    ) -> Tensor:
+        """What a piece adds; ``terms`` are None where each example has one."""
+        total = differences.sum()
+        crossed = total if terms is None else differences @ terms
+        found = [sums.sum(), differences @ differences, crossed, total]
+        right = (
+            _hits(problem, outputs, targets_of(piece.batch)) if self._labelled else torch.zeros_like(total)
+        )
+        metrics = (self._metric(name, problem, piece, outputs) for name in self._metrics)
+        return torch.stack([*found, right, *metrics])
+
+    def _metric(self, name: str, problem: Problem, piece: Piece, outputs: Any) -> Tensor:
+        """The sum of a user's metric over the examples of a piece."""
+        given = (problem.model, piece.batch) if outputs is None else (outputs, targets_of(piece.batch))
+        try:
+            value = torch.as_tensor(self._metrics[name](*given)).detach().double()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise ConfigurationError(
+                f"the metric {name} failed on a batch",
+                found=brief(error),
+                do=f"a metric takes ({'model, batch' if outputs is None else 'outputs, targets'})",
+            ) from error
+        if value.numel() == 1:
+            return value.reshape(()).to(self._problem.device) * piece.examples
+        if value.shape != (piece.examples,):
+            raise ConfigurationError(
+                f"the metric {name} must return a mean, or one number for each of {piece.examples} examples",
+                found=f"shape {tuple(value.shape)}",
+            )
+        return value.sum().to(self._problem.device)
+
+    def _sums(self, problem: Problem, piece: Piece, outputs: Any) -> Tensor:
+        """Summed losses, float64, of the examples of a piece, or of its random groups, or of the piece."""
+        loss, batch = problem.loss, piece.batch
+        try:
+            if self._how == "examples" and loss.sums is not None:
+                return loss.sums(outputs, targets_of(batch)).double()
+            if self._how == "groups":
+                targets = targets_of(batch)
+                means = [
+                    loss.mean(rows_of(outputs, rows), rows_of(targets, rows)).reshape(()).double() * count
+                    for rows, count in self._grouped(problem, piece)
+                ]
+                return torch.stack(means)
+            mean = problem.mean_loss(piece) if outputs is None else loss.mean(outputs, targets_of(batch))
+        except LandscapeError:
+            raise
+        except Exception as error:
+            raise explained(error, batch) from error
+        return mean.reshape(1).double() * piece.terms
+
+    def _with_terms(self, problem: Problem, piece: Piece, outputs: Any) -> tuple[Tensor, Tensor]:
+        """The same, and how many terms each has."""
+        sums = self._sums(problem, piece, outputs)
+        if self._how == "examples" and problem.loss.each is not None:
+            return sums, problem.loss.each(outputs, targets_of(piece.batch))[1].double()
+        grouped = self._how == "groups"
+        counts = [count for _, count in self._grouped(problem, piece)] if grouped else [piece.terms]
+        return sums, sums.new_tensor(counts)
+
+    def _grouped(self, problem: Problem, piece: Piece) -> list[tuple[Tensor, float]]:
+        """Rows of the piece in up to 20 random groups that have terms, the same at each point."""
+        if piece.first not in self._groups:
+            generator = torch.Generator().manual_seed(derived_seed(self._seed, "groups", piece.first))
+            order = torch.randperm(piece.examples, generator=generator).to(problem.device)
+            groups, terms = order.tensor_split(min(GROUPS, piece.examples)), problem.loss.terms
+            counts = [
+                float(len(rows) if terms is None else terms(rows_of(targets_of(piece.batch), rows)))
+                for rows in groups
+            ]
+            self._groups[piece.first] = [(r, c) for r, c in zip(groups, counts, strict=True) if c > 0]
+        return self._groups[piece.first]
+
+
+def _how(problem: Problem) -> tuple[str, str]:
+    """What the losses are of that errors come from (examples, groups of outputs, calls, none), in words."""
+    if problem.train_mode:
+        return "none", "not computed: in train mode the examples of a batch are not independent"
+    if problem.examples < 2:
+        return "none", "not computed: a single example"
+    if problem.loss.each is not None:
+        return "examples", "paired differences of single examples"
+    if not problem.loss.whole:
+        return "groups", f"paired differences of {GROUPS} random groups of examples in each piece"
+    if problem.data.batches is None or len(problem.data.batches) > 1:
+        return "calls", "paired differences of pieces of the data, in the order they come in"
+    return "calls", f"paired differences of {GROUPS} or more random groups of examples"
+
+
+def _shuffled(problem: Problem, seed: int) -> Problem:
+    """The problem with its examples in random order, so that pieces are groups drawn at random."""
+    batches = problem.data.batches
+    if batches is None or len(batches) != 1:
+        return problem
+    generator = torch.Generator().manual_seed(derived_seed(seed, "order"))
+    return problem.minibatch(torch.randperm(examples_in(batches[0]), generator=generator))
+
+
+def _hits(problem: Problem, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Labels predicted right, as a tensor: no waiting for the device."""
+    loss = problem.loss
+    right = loss.shaped(outputs, targets).argmax(1) == targets
+    if loss.ignored is not None and loss.ignored >= 0:
+        right &= targets != loss.ignored
+    return right.sum()
