@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from landscape.results import MatrixResult, ProblemResult, Provenance, Result, jsonable
+from landscape.results import MatrixResult, ProblemResult, Provenance, Result, SliceResult, jsonable
 
 from ..console import Console
 from ..numbers import at_most, duration, figure
@@ -52,7 +52,9 @@ def run_object(result: Result, file: Path | None = None) -> dict[str, Any]:
     }
 
 
-def loss_line(result: ProblemResult) -> str:
+def loss_line(result: ProblemResult | SliceResult) -> str:
+    """The loss first, and of what: is it the user's?"""
+    loss = result.own_loss if isinstance(result, SliceResult) else result.loss
     accuracy = "" if result.accuracy is None else f"accuracy {100 * result.accuracy:.4g} %, "
     terms = "" if result.terms == result.examples else f"{figure(result.terms, 12)} loss terms, "
     kinds = {
@@ -62,7 +64,7 @@ def loss_line(result: ProblemResult) -> str:
     }
     others = "".join(f"; {count} {kind}" for kind, count in kinds.items() if count)
     return (
-        f"loss {figure(result.loss, 6)} ({accuracy}{counted(result.examples, 'example')}, {terms}"
+        f"loss {figure(loss, 6)} ({accuracy}{counted(result.examples, 'example')}, {terms}"
         f"{counted(result.parameters, 'parameter')}{others}, "
         f"gradient norm {figure(result.gradient_norm, 4)}): is this my loss?"
     )

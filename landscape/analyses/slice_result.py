@@ -16,6 +16,7 @@ from landscape.errors import ComputationError
 from landscape.problem import Problem
 from landscape.results import SliceResult
 from landscape.slices.batchnorm import STATISTICAL_BATCH, has_statistics
+from landscape.slices.differences import Difference, disagrees
 from landscape.slices.refine import filled
 
 __all__ = ["slice_result"]
@@ -136,6 +137,15 @@ def _curvatures(saved: Saved) -> dict[str, Any]:
     for name in ("differences", "difference_errors"):
         if name in a:
             found[name] = np.ma.MaskedArray(a[name].copy(), mask=absent)
+    if "differences" in a:
+        pairs = zip(a["differences"], a["difference_errors"], strict=True)
+        known = zip(curvatures, c["curvature_errors"], pairs, strict=True)
+        found["disagreeing"] = np.array(
+            [
+                bool(math.isfinite(value) and disagrees(value, error, Difference(*pair)))
+                for value, error, pair in known
+            ]
+        )
     return found
 
 

@@ -135,6 +135,9 @@ class SliceResult(DataResult):
         unit="loss / direction²",
         default=None,
     )
+    disagreeing: np.ndarray | None = quantity(
+        "Whether both differ by more than their errors.", dims=("axis",), default=None
+    )
     batchnorm: str = quantity(
         "Running statistics of BatchNorm: none (no such layers), saved (the centre's everywhere), "
         "recalibrated (measured anew at each point) or batch (train mode)."

@@ -28,9 +28,8 @@ __all__ = ["filled", "first", "wanted"]
 _FEWEST, _EVERY = 9, (4, 8)
 #: Of the coarse coordinates' places, this share is of Chebyshev's points: splines are weakest at the edges.
 _CLUSTERED = 0.6
-#: At least this many times the coarse points are evaluated: each further one tests what was foretold there.
-_TESTED = 1.25
-#: Of the known points, this share is evaluated at once before looking again; at least so many.
+#: Of the known points, this share is evaluated at once before looking again; at least so many. The coarse
+#: points are always followed by so many: each of them tests what was foretold there.
 _SHARE, _LEAST = 0.25, 12
 #: Where errors are not known: this share of the range of the losses is what a picture shows.
 _VISIBLE = 1e-3
@@ -46,8 +45,10 @@ _NEARBY = (4, 12)
 _SAFETY = 2.0
 #: Known points that an interpolant goes through, those among them that it is for, and points found at once.
 _STENCIL, _CORE, _TARGETS = 240, 80, 4096
-#: Rounding of an interpolant, relative to the values it goes through.
+#: Rounding of an interpolant, relative to the values it goes through, if the residuals should show none.
 _ROUNDING = 1e-9
+#: A value that is not finite and has a smaller weight than this is left out of its channel.
+_IGNORED = 0.02
 
 
 def first(coordinates: Sequence[np.ndarray]) -> np.ndarray:
@@ -97,10 +98,10 @@ def wanted(
     surface = _Surface.through(points, losses[..., None], trusted, open_)
     allowed = _allowed(points, losses, errors, trusted, open_, surface.values[:, 0])
     excess = surface.errors / np.maximum(allowed, np.finfo(float).tiny)
-    tested = known.sum() >= min(_TESTED * begun.sum(), known.size)
+    tested = known.sum() >= begun.sum() + _at_once(begun)
     candidates = np.flatnonzero((surface.errors > allowed) | (not tested))
     spots = points[open_]
-    chosen = _thinned(spots, points[known], excess, candidates, max(_LEAST, int(_SHARE * known.sum())))
+    chosen = _thinned(spots, points[known], excess, candidates, _at_once(known))
     found[tuple(axis[chosen] for axis in np.nonzero(open_))] = True
     return found
 
@@ -132,6 +133,10 @@ def filled(
     out[open_] = np.where(usable[:, None], surface.values, np.nan)
     errors[open_] = surface.errors
     return out, errors
+
+
+def _at_once(known: np.ndarray) -> int:
+    return max(_LEAST, int(_SHARE * known.sum()))
 
 
 def _coarse(coordinates: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -290,15 +295,10 @@ def _combined(weights: np.ndarray, data: np.ndarray) -> np.ndarray:
     for channel in np.flatnonzero(~finite.all(0)):
         whole[:, channel] = np.nan
         if finite[:, channel].any():
-            heavy = np.abs(weights[:, ~finite[:, channel]]).max(1) < _IGNORED
-            rest = weights[:, finite[:, channel]]
-            mean = (rest @ data[finite[:, channel], channel]) / rest.sum(1)
-            whole[heavy, channel] = mean[heavy]
+            far = np.abs(weights[:, ~finite[:, channel]]).max(1) < _IGNORED
+            rest = weights[np.ix_(far, finite[:, channel])]
+            whole[far, channel] = (rest @ data[finite[:, channel], channel]) / rest.sum(1)
     return whole
-
-
-#: A NaN whose weight is below this is left out of the interpolation of its channel.
-_IGNORED = 0.02
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ the idea is Lorch's, 2016): the right singular vectors of the matrix D with the 
 subtracted but the weights w of the model, the centre, so that the plane goes through the model; a plane about
 the checkpoints' mean would pass it by.
 
-D is never made, since a trajectory may be longer than memory: its Gram matrix D Dᵀ (m, m) is summed from a few
-checkpoints at a time, and one more pass gives the wanted directions v = Dᵀu/σ from its eigenvectors u (Sirovich
-1987, the method of snapshots). Differences and sums are float64, in pieces of the vectors.
+D is never made, since a trajectory may not fit into memory: its Gram matrix D Dᵀ (m, m) is summed from a few
+checkpoints at a time, and one more pass gives the wanted directions v = Dᵀu/σ from its eigenvectors u
+(Sirovich 1987, the method of snapshots). Differences and sums are float64, in pieces of the vectors.
 
 A large explained share is no finding by itself. A walk of many equal, independent steps that ends at the
 centre has 8/π² = 81 % of its squared distances along the first direction and 9 % along the second (by the
@@ -32,7 +32,7 @@ __all__ = ["Principal", "Projection", "gram", "principal", "project"]
 Load = Callable[[int], Tensor]
 
 #: Elements of all rows together that are converted to float64 at once.
-_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 25}
+_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 25}
 #: Of the checkpoints in memory one in so many passes by the others. Each group that passes costs a conversion
 #: of the others to float64; larger groups cost more reading.
 _PASSING = 8
@@ -251,7 +251,7 @@ class _Checkpoints:
 
 
 def _parts(vector: Tensor, rows: int) -> Iterator[slice]:
-    width = max(1, _CHUNK.get(vector.device.type, 1 << 18) // max(1, rows))
+    width = max(1, _CHUNK.get(vector.device.type, _CHUNK["cpu"]) // max(1, rows))
     for first in range(0, len(vector), width):
         yield slice(first, first + width)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import random
 import signal
@@ -58,7 +57,7 @@ def _surface() -> Callable[[tuple[float, ...]], np.ndarray]:
             p.data = c + coordinate * d
         loss = nn.functional.cross_entropy(model(x), y)
         gradient = torch.autograd.grad(loss, list(model.parameters()))
-        return float(loss), float(sum(g.double().square().sum() for g in gradient))
+        return loss.item(), float(sum(g.double().square().sum() for g in gradient))
 
     return lambda row: np.array([at(coordinate) for coordinate in row])
 
@@ -488,13 +487,15 @@ def test_ctrl_c_in_a_terminal_lets_the_rows_end() -> None:
         assert process.stdout.readline() == "ready\n"
         os.killpg(process.pid, signal.SIGINT)
         out, errors = process.communicate(timeout=30)
-    assert (out, errors, process.returncode) == ("2\n", "", 0)
+    assert out in ("1\n", "2\n", "3\n"), "one more row of each worker at most"
+    assert (errors, process.returncode) == ("", 0)
 
 
 def test_handlers_mask_and_streams_are_as_before(capfd: pytest.CaptureFixture[str]) -> None:
     def function(task: int) -> np.ndarray:
         print("printed")
         print("printed", file=sys.stderr)
+        warnings.simplefilter("always")
         warnings.warn("warned", stacklevel=1)
         os.write(1, b"written")
         os.write(2, b"written")
