@@ -9,7 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from landscape.api import density, eigen, noise, open, overlap, ratios, reweight, sharpness, trace
+    from landscape.api import (
+        density,
+        eigen,
+        loss_slice,
+        noise,
+        open,
+        overlap,
+        ratios,
+        reweight,
+        sharpness,
+        trace,
+    )
     from landscape.checkpoint import inspect_checkpoint, load_checkpoint, load_into, save_checkpoint
     from landscape.errors import LandscapeError
     from landscape.problem import Problem
@@ -24,6 +35,7 @@ __all__ = [
     "load_checkpoint",
     "load_into",
     "load_problem",
+    "loss_slice",
     "noise",
     "open",
     "overlap",
@@ -43,6 +55,7 @@ _HOMES = {
     "load_checkpoint": "checkpoint",
     "load_into": "checkpoint",
     "load_problem": "project",
+    "loss_slice": "api",
     "noise": "api",
     "open": "api",
     "overlap": "api",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from landscape.analyses import density as _density
 from landscape.analyses import eigen as _eigen
@@ -13,6 +16,7 @@ from landscape.analyses import overlap as _overlap
 from landscape.analyses import ratios as _ratios
 from landscape.analyses import reweight as _reweight
 from landscape.analyses import sharpness as _sharpness
+from landscape.analyses import slice as _slice
 from landscape.analyses import trace as _trace
 from landscape.errors import ConfigurationError
 from landscape.joint import JointSettings, combine, read_sources
@@ -25,6 +29,7 @@ from landscape.results import (
     Result,
     ReweightResult,
     SharpnessResult,
+    SliceResult,
     TraceResult,
 )
 from landscape.run import Observer, RunSettings, execute
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "density",
     "eigen",
+    "loss_slice",
     "noise",
     "open",
     "overlap",
@@ -162,6 +168,50 @@ def noise(
     return result
 
 
+def loss_slice(
+    problem: Problem, *, observer: Observer | None = None, inputs: Sequence[Result] = (), **options: Any
+) -> SliceResult:
+    """The loss along a line or over a plane through the weights.
+
+    Keywords are the options of ``landscape slice``: ``along=("random", "random"), range=("-1:1:25",),
+    normalize="filter", refine=False, jobs=1, …`` and those of a run as for :func:`eigen`. A direction may also
+    be an array or tensor (n,) in the order of the measured parameters, or a mapping from their names to
+    tensors (parameters that it leaves out stay). ``inputs`` may hold the result of
+    ``eigen(problem, eigenvectors=True)``. Test data and metrics are said by ``Problem(…, test_data=…,
+    metrics=…)``.
+    """
+    given = options.get("along", ())
+    along, vectors = [], {}
+    for one in [given] if isinstance(given, str | Mapping) or hasattr(given, "shape") else given:
+        if not isinstance(one, str):
+            row = _flat(problem, one)
+            name = hashlib.sha256(row.tobytes()).hexdigest()[:16]
+            vectors[name], one = row, f"given:{name}"
+        along.append(one)
+    options = {**options, "along": along}
+    result = _execute("slice", _slice.Settings, problem, options, observer, inputs, vectors)
+    assert isinstance(result, SliceResult)
+    return result
+
+
+def _flat(problem: Problem, direction: Any) -> np.ndarray:
+    """A direction as one row (1, n), float64."""
+    import torch
+
+    if isinstance(direction, Mapping):
+        names = problem.selection.layout.names
+        if unknown := sorted(set(direction) - set(names)):
+            raise ConfigurationError(
+                f"a direction names a parameter that is not measured: {unknown[0]!r}",
+                do=f"measured are {', '.join(names[:4])}{', …' if len(names) > 4 else ''}",
+            )
+        pairs = zip(names, problem.selection.tensors, strict=True)
+        parts = [torch.as_tensor(direction.get(name, torch.zeros_like(own))) for name, own in pairs]
+        direction = torch.cat([part.detach().cpu().double().reshape(-1) for part in parts])
+    found = torch.as_tensor(direction).detach().cpu().double().reshape(1, -1).numpy()
+    return np.ascontiguousarray(found)
+
+
 def _execute(
     kind: str,
     settings: type,
@@ -169,6 +219,7 @@ def _execute(
     options: Mapping[str, Any],
     observer: Observer | None,
     inputs: Sequence[Result],
+    vectors: Mapping[str, np.ndarray] | None = None,
 ) -> Result:
     if isinstance(problem, str | Path) or not hasattr(problem, "selection"):
         raise ConfigurationError(
@@ -193,6 +244,7 @@ def _execute(
         command=f"landscape.{kind}",
         store=run.output is not None,
         inputs=inputs,
+        vectors=vectors,
     )
 
 

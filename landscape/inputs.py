@@ -105,11 +105,15 @@ def named_vectors(
 
 
 def _vector_file(name: str, folder: Path) -> Path:
+    from landscape.store import holds_vectors
+
     path = Path(name).expanduser()
     if path.exists():
         return path
-    found = list(folder.glob(f"*-{name}*.h5")) if _HASH.fullmatch(name) else []
-    found = [one for one in found if one.stem.rpartition("-")[2].startswith(name) and len(one.stem) > 16]
+    found = (
+        [one for one in folder.glob(f"*-{name}*.h5") if holds_vectors(one)] if _HASH.fullmatch(name) else []
+    )
+    found = [one for one in found if one.stem.rpartition("-")[2].startswith(name)]
     contents = {one.stem[-16:] for one in found}
     if len(contents) == 1:
         return found[0]

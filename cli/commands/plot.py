@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,20 +58,40 @@ def command(
             help="Which picture: history, spectrum or layers of eigenvalues; trace; layers or density of "
             "a density; histogram, layers or sweep of ratios, training of those of several checkpoints; "
             "matrix or distance of an overlap; sweep or terms of a sharpness; weights or parts of a "
-            "re-weighting; overview, alignment or batches of noise; sweep of finite differences. "
+            "re-weighting; overview, alignment or batches of noise; barrier or line, plane or surface, and "
+            "trajectory of a slice; sweep of finite differences. "
             "Default: the first that the run has.",
         ),
     ] = None,
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="Ratios over training: a panel for each layer.")
     ] = False,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            "--levels",
+            help="Slices, planes: contours at quantile, log or linear levels. Default: what shows most.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Slices, planes: draw the train or the test data. Default: train."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            help="Slices: draw accuracy, error (the standard error), gradient_norm, saved_loss, "
+            "interpolation_error or a metric of your own instead of the loss.",
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Draw a stored run, or the runs on several checkpoints, with error bars.
 
-    One run: a spectrum, a running average, a trace, a density, ratios and more, with its layers. Several
+    One run: a spectrum, a trace, a density, ratios, a slice of the loss and more, with its layers. Several
     result files, or --view training: how the figures change over training, of the latest run on each
     checkpoint with the same settings; what is left out is said. With several kinds of runs in the files, RUN
     is the beginning of the ids to draw, such as ratios.
@@ -83,6 +104,7 @@ def command(
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 density-5e6f7a8b --bandwidth 0.01
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 eigen-9c0d1e2f --view sweep
       landscape plot landscape-results/mlp-sgd-*.h5 ratios --per-layer
+      landscape plot landscape-results/ckpt-1a2b3c4d.h5 slice --levels log --data test
     """
     console = Console("plot", json=json, quiet=quiet)
     files, run = _files_and_run(names)
@@ -93,7 +115,10 @@ def command(
     for option, value in (("--learning-rate", learning_rate), ("--bandwidth", bandwidth)):
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{option} is a positive number", found=str(value))
-    options = {"learning_rate": learning_rate, "bandwidth": bandwidth, "per_layer": per_layer or None}
+    options = {
+        "learning_rate": learning_rate, "bandwidth": bandwidth, "per_layer": per_layer or None,
+        "levels": levels, "data": data, "metric": metric,
+    }  # fmt: skip
     if len(files) > 1 or (view is not None and has_series(files[0], view)):
         _draw_series(console, files, run, view, output, options)
     else:
@@ -128,10 +153,16 @@ def _draw_one(
     if run is None and among > 1:
         console.note(f"The file holds {among} runs; this is the latest, {name}.")
     figure = figure_for(result, view, **options)
-    path = output or file.with_name(f"{file.stem}-{name}{f'-{view}' if view else ''}.png")
+    parts = (file.stem, name, view, options["data"], _in_name(options["metric"] or ""))
+    path = output or file.with_name("-".join(part for part in parts if part) + ".png")
     save(figure, path, result)
     console.out(str(path))
     console.emit([run_object(result, file)], picture=str(path))
+
+
+def _in_name(part: str) -> str:
+    """A part of a file's name: a metric of the user's may be called anything."""
+    return re.sub(r"[^\w.=+-]+", "_", part)
 
 
 def _draw_series(

@@ -19,6 +19,7 @@ from landscape.results import (
     Result,
     ReweightResult,
     SharpnessResult,
+    SliceResult,
     TraceResult,
 )
 
@@ -74,6 +75,8 @@ def drawable(result: Result) -> bool:
         return math.isfinite(result.increase)
     if isinstance(result, ReweightResult):
         return bool(np.ma.count(result.weight))
+    if isinstance(result, SliceResult):
+        return bool(np.ma.count(np.ma.masked_invalid(result.loss)))
     return not math.isnan(getattr(result, "trace", 0.0))
 
 

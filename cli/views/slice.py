@@ -10,7 +10,7 @@ import numpy as np
 from landscape.results import SliceResult
 
 from ..console import Console
-from ..numbers import figure, value_and_error, with_error
+from ..numbers import duration, figure, value_and_error, with_error
 from .common import counted, loss_line, percent
 
 __all__ = ["print_result"]
@@ -18,25 +18,26 @@ __all__ = ["print_result"]
 _ABSENT = "—"
 #: Rows of a table of other checkpoints that are printed.
 _ROWS = 20
+#: Coordinates and distances below this, in units of the direction and of ‖w‖, are rounding.
+_NOTHING = 1e-9
 _STATISTICS = {
     "saved": "running statistics as saved in the checkpoint, at every point",
     "recalibrated": "running statistics measured anew at each point, on batches of {} examples",
     "batch": "statistics of each batch (train mode)",
 }
+_DISAGREES = (
+    "warning: along an eigenvector the loss does not curve as the eigenvalue says: the model may have kinks "
+    "(ReLU) there, or the eigenvalue may not be one of this loss"
+)
 
 
 def print_result(console: Console, result: SliceResult) -> None:
     """The loss, the axes, what the grid holds, and what belongs to the directions."""
     console.out(loss_line(result))
     console.out()
-    console.table(*_axes(result))
-    console.out()
-    console.pairs(list(_summary(result)))
+    console.pairs([*_axes(result), *_summary(result)])
     if result.disagreeing is not None and result.disagreeing.any():
-        console.warn(
-            "warning: along an eigenvector the loss does not curve as its eigenvalue says: the eigenvalue is of "
-            "the Hessian at the centre alone, and kinks (ReLU) or a spectrum of other data would show so"
-        )
+        console.warn(_DISAGREES)
     if result.point_names is not None:
         console.out()
         console.table(*_points(result))
@@ -44,155 +45,198 @@ def print_result(console: Console, result: SliceResult) -> None:
             console.out(f"the first {_ROWS} of {len(result.point_names)}; --json has them all")
 
 
-def _axes(result: SliceResult) -> tuple[list[str], list[list[str]]]:
-    """A row for each axis."""
-    header = ["axis", "direction", "from", "to", "points", "1 is", "of ‖w‖", "slope"]
-    rows = []
-    for i, (name, values) in enumerate(zip("xy", result.coordinates, strict=False)):
-        rows.append(
-            [
-                name,
-                str(result.axes[i]),
-                figure(float(values[0]), 4),
-                figure(float(values[-1]), 4),
-                str(len(values)),
-                figure(float(result.direction_norms[i]), 4),
-                figure(float(result.relative_norms[i]), 3),
-                figure(float(result.slopes[i]), 3),
-            ]
-        )
-    return header, rows
+def _axes(result: SliceResult) -> Iterator[tuple[str, str]]:
+    """What each axis is, how long a step of 1 is, and how the loss begins to change."""
+    named = list(zip("xy", result.coordinates, strict=False))
+    for (name, values), axis in zip(named, result.axes, strict=True):
+        reach = ""
+        if len(values):
+            ends = f"{_coordinate(values[0])} to {_coordinate(values[-1])}"
+            reach = f", from {ends} in {counted(len(values), 'point')}"
+        yield name, f"{axis}{reach}"
+    if not np.isfinite(result.direction_norms).all():
+        return
+    both = zip(named, result.direction_norms, result.relative_norms, strict=True)
+    units = [f"of {name} {figure(a, 4)} long = {figure(b, 3)} ‖w‖" for (name, _), a, b in both]
+    yield "unit", f"{', '.join(units)} (‖w‖ = {figure(result.weights_norm, 4)}, the weights' length)"
+    slopes = [f"{figure(s, 3)} a unit of {name}" for (name, _), s in zip(named, result.slopes, strict=True)]
+    yield "slope", f"{', '.join(slopes)}, from the gradient at the centre"
 
 
 def _summary(result: SliceResult) -> Iterator[tuple[str, str]]:
     """The grid, then what belongs to the directions."""
     yield "centre", _centre(result)
-    if (lowest := result.minimum) is not None:
-        loss, where = lowest
-        index = tuple(int(np.flatnonzero(c == w)[0]) for c, w in zip(result.coordinates, where, strict=True))
-        yield "lowest", f"{_loss(loss, result.standard_errors[index])} at {_at(where)}{_below(result, index)}"
-        top = np.ma.masked_invalid(result.loss)
-        high = np.unravel_index(int(np.ma.argmax(top)), top.shape)
-        where = tuple(float(c[i]) for c, i in zip(result.coordinates, high, strict=True))
-        yield "highest", f"{_loss(float(top[high]), result.standard_errors[high])} at {_at(where)}"
+    yield from _extremes(result)
     yield from _gaps(result)
-    if result.test_centre_loss is not None:
-        accuracy = "" if result.test_accuracy is None else f", accuracy {100 * result.test_accuracy:.4g} %"
-        error = result.test_centre_error if result.test_centre_error is not None else math.nan
-        examples = counted(result.test_examples or 0, "example")
-        yield "test data", f"{_loss(result.test_centre_loss, error)} at the centre ({examples}{accuracy})"
+    yield from _test(result)
     if result.angle is not None:
-        after = "made orthogonal" if result.orthogonal else "left as they are"
+        after = "then made orthogonal" if result.orthogonal else "left as it is"
         yield "angle", f"{result.angle:.2f}° between the directions, {after}"
     yield from _curvatures(result)
     yield from _barrier(result)
     if result.explained_variance is not None:
-        shares = [percent(float(share)) for share in result.explained_variance]
-        named = ", ".join(f"{name} {share} %" for name, share in zip("xy", shares, strict=False))
-        yield "explained", f"of the trajectory's squared distances from the centre: {named}"
+        both = zip(result.explained_variance, "xy", strict=False)
+        shares = ", ".join(f"{percent(float(share))} % along {name}" for share, name in both)
+        yield "trajectory", f"of its squared distances from the centre {shares}"
     if result.batchnorm != "none":
         yield "BatchNorm", _STATISTICS[result.batchnorm].format(result.recalibration_batch)
-    if math.isnan(result.centre_error):
-        yield "errors", result.errors_method
-    else:
-        method = f"± is one standard error over the data, off the centre of the difference to it"
-        yield "errors", f"{method}: {result.errors_method}"
-    n = "a line" if result.y is None else "a plane"
-    yield "this is", (
-        f"{n} through {counted(result.parameters, 'dimension')}: what is flat here may be steep elsewhere"
-    )
-    yield "computed", f"{counted(result.evaluations, 'loss', 'losses')} on all data"
+    yield from _errors(result)
+    kind = f"{'a line' if result.y is None else 'a plane'} through {counted(result.parameters, 'dimension')}"
+    yield "this is", f"{kind}: what is flat here may be steep elsewhere"
+    spent = counted(result.evaluations, "loss", "losses")
+    yield "cost", f"{spent}, on all data each, {duration(result.seconds)}"
 
 
 def _centre(result: SliceResult) -> str:
+    if math.isnan(result.centre_loss) and not result.loss.size:
+        return "no figure yet: the same command goes on"
     text = f"loss {_loss(result.centre_loss, result.centre_error)}"
     if result.batchnorm == "recalibrated":
         text += f" with BatchNorm recalibrated, {figure(result.own_loss, 4)} as saved"
     return text
 
 
-def _loss(value: float, error: float) -> str:
-    if not math.isfinite(value):
-        return "not finite"
-    if np.ma.is_masked(error) or not math.isfinite(error) or not error:
-        return figure(value, 4)
-    return with_error(value, float(error))
-
-
-def _at(where: tuple[float, ...]) -> str:
-    shown = ", ".join(figure(c, 4) for c in where)
-    return f"({shown})" if len(where) > 1 else shown
-
-
-def _below(result: SliceResult, index: tuple[int, ...]) -> str:
-    """How the lowest point differs from the centre, which has the same examples."""
-    difference, error = float(result.loss[index]) - result.centre_loss, result.standard_errors[index]
-    if not difference or np.ma.is_masked(error) or not math.isfinite(error):
-        return ": the centre" if not difference else ""
-    value, width = value_and_error(difference, float(error))
-    return f", {value} ± {width} from the centre"
+def _extremes(result: SliceResult) -> Iterator[tuple[str, str]]:
+    """The lowest and the highest finite loss of the grid, and how they differ from the centre."""
+    finite = np.ma.masked_invalid(result.loss)
+    if not np.ma.count(finite):
+        return
+    for name, pick in (("lowest", np.ma.argmin), ("highest", np.ma.argmax)):
+        index = np.unravel_index(int(pick(finite)), finite.shape)
+        difference = float(finite[index]) - result.centre_loss
+        error = _known(result.standard_errors[index])
+        known = f" ({_signed(difference, error)} from the centre)" if difference else ", the centre"
+        yield name, f"loss {figure(float(finite[index]), 4)} at {_place(result, index)}{known}"
 
 
 def _gaps(result: SliceResult) -> Iterator[tuple[str, str]]:
     """Points that are not finite, not reached, or interpolated."""
     size = result.loss.size
-    missing = int(np.ma.count_masked(result.loss))
+    missing = size - int(np.ma.count(result.loss))
     odd = size - missing - int(np.ma.count(np.ma.masked_invalid(result.loss)))
     if odd:
-        yield "not finite", f"{odd} of {counted(size, 'point')}, kept as they came out"
+        yield "not finite", f"the loss at {odd} of {counted(size, 'point')}, kept as it came out"
     if missing:
-        yield "missing", f"{missing} of {counted(size, 'point')} were not reached"
+        yield "missing", f"{missing} of {counted(size, 'point')} not reached"
     if result.interpolation_errors is not None:
         known = int(np.sum(result.evaluated))
-        worst = float(np.nanmax(result.interpolation_errors, initial=0.0))
-        off = f"elsewhere off by {figure(worst, 2)} at most, estimated"
-        yield "refined", f"{known} of {counted(size, 'point')} evaluated; {off}"
+        errors = result.interpolation_errors[np.isfinite(result.interpolation_errors)]
+        worst = figure(float(errors.max(initial=0.0)), 2)
+        off = f"; the others interpolated, off by an estimated {worst} at most" if known < size else ""
+        yield "refined", f"{known} of {counted(size, 'point')} evaluated{off}"
+
+
+def _test(result: SliceResult) -> Iterator[tuple[str, str]]:
+    if result.test_centre_loss is None or result.test_loss is None:
+        return
+    accuracy = "" if result.test_accuracy is None else f"accuracy {100 * result.test_accuracy:.4g} %, "
+    loss = _loss(result.test_centre_loss, _known(result.test_centre_error))
+    yield (
+        "test data",
+        f"loss {loss} at the centre ({accuracy}{counted(result.test_examples or 0, 'example')})",
+    )
+    finite = np.ma.masked_invalid(result.test_loss)
+    if np.ma.count(finite):
+        index = np.unravel_index(int(np.ma.argmin(finite)), finite.shape)
+        yield "test lowest", f"loss {figure(float(finite[index]), 4)} at {_place(result, index)}"
 
 
 def _curvatures(result: SliceResult) -> Iterator[tuple[str, str]]:
     """Eigenvalues beside second differences of the loss."""
     if result.curvatures is None or result.curvature_errors is None:
         return
-    for i, name in zip(range(len(result.axes)), "xy", strict=False):
+    for i, name in enumerate("xy"[: len(result.axes)]):
         if np.ma.getmaskarray(result.curvatures)[i]:
             continue
-        text = f"λ = {with_error(float(result.curvatures[i]), float(result.curvature_errors[i]))}"
+        text = f"eigenvalue {with_error(float(result.curvatures[i]), float(result.curvature_errors[i]))}"
         if result.differences is not None and result.difference_errors is not None:
-            measured = with_error(float(result.differences[i]), float(result.difference_errors[i]))
-            verdict = "they disagree: see the warning" if result.disagreeing[i] else "they agree"
-            text += f", {measured} from differences of the loss: {verdict}"
+            measured = _loss(float(result.differences[i]), float(result.difference_errors[i]))
+            disagree = result.disagreeing is not None and result.disagreeing[i]
+            verdict = "they disagree, see the warning" if disagree else "they agree"
+            text += f"; the loss itself curves by {measured}: {verdict}"
         yield f"curvature {name}", text
 
 
 def _barrier(result: SliceResult) -> Iterator[tuple[str, str]]:
-    if result.barrier is None or result.barrier_at is None:
+    """How far an interpolation rises above the straight line between its ends."""
+    if list(result.along) != ["to"] or result.status == "partial":
         return
-    error = math.nan if result.barrier_error is None else result.barrier_error
-    text = f"{_loss(result.barrier, error)} above the straight line, at {figure(result.barrier_at, 3)}"
+    if result.barrier is None or result.barrier_at is None:
+        ends = {0.0, 1.0} <= set(result.x.tolist())
+        why = "a loss on the way is not finite" if ends else "the range does not hold both ends, 0 and 1"
+        yield "barrier", f"not known: {why}"
+        return
+    error = _known(result.barrier_error)
+    if result.barrier_at in (0.0, 1.0):
+        text = "none: between 0 and 1 the loss is nowhere above the straight line from end to end"
+    else:
+        at = _coordinate(result.barrier_at)
+        text = f"{_loss(result.barrier, error)} above the straight line from end to end, at {at}"
     if result.saved_barrier is not None:
-        text += f"; {figure(result.saved_barrier, 4)} with running statistics interpolated instead"
+        text += f"; {figure(result.saved_barrier, 4)} with running statistics interpolated as the weights are"
     yield "barrier", text
+
+
+def _errors(result: SliceResult) -> Iterator[tuple[str, str]]:
+    """What ± means, if anything is said with it."""
+    if not result.loss.size:
+        return
+    if result.errors_method.startswith("not computed"):
+        yield "errors", result.errors_method
+        return
+    yield (
+        "±",
+        (
+            f"one standard error over the data: of the loss at the centre, elsewhere of the difference to it "
+            f"({result.errors_method})"
+        ),
+    )
 
 
 def _points(result: SliceResult) -> tuple[list[str], list[list[str]]]:
     """Other checkpoints: where they lie, and their own loss beside the slice's."""
-    assert result.point_names is not None and result.point_coordinates is not None
-    assert result.point_distances is not None and result.point_losses is not None
-    assert result.point_slice_losses is not None and result.point_steps is not None
-    header = ["checkpoint", "step", *"xy"[: len(result.axes)], "distance", "its loss", "slice's loss"]
+    fields = ("names", "steps", "coordinates", "distances", "losses", "slice_losses")
+    columns = [np.ma.asarray(getattr(result, f"point_{name}")).tolist()[:_ROWS] for name in fields]
+    header = ["checkpoint", "step", *"xy"[: len(result.axes)], "distance", "own loss", "loss on the slice"]
     rows = []
-    for i, name in enumerate(result.point_names[:_ROWS]):
-        step = np.ma.getmaskarray(result.point_steps)[i]
-        error = math.nan if result.point_errors is None else result.point_errors[i]
-        reached = not np.ma.getmaskarray(result.point_losses)[i]
+    for name, step, place, distance, own, projected in zip(*columns, strict=True):
         rows.append(
             [
-                str(name),
-                _ABSENT if step else str(result.point_steps[i]),
-                *(figure(float(c), 3) for c in result.point_coordinates[i]),
-                figure(float(result.point_distances[i]), 3),
-                _loss(float(result.point_losses[i]), error) if reached else _ABSENT,
-                _loss(float(result.point_slice_losses[i]), math.nan) if reached else _ABSENT,
+                name,
+                _ABSENT if step is None else str(step),
+                *(_coordinate(c, 3) for c in place),
+                "0" if distance < _NOTHING * result.weights_norm else figure(distance, 3),
+                *(_ABSENT if loss is None else _loss(loss, math.nan) for loss in (own, projected)),
             ]
         )
     return header, rows
+
+
+def _place(result: SliceResult, index: tuple[np.intp, ...]) -> str:
+    """The coordinates of a point of the grid."""
+    where = [_coordinate(float(c[i])) for c, i in zip(result.coordinates, index, strict=True)]
+    return f"({', '.join(where)})" if len(where) > 1 else where[0]
+
+
+def _known(error: float | None) -> float:
+    """An error as a number, NaN where it is not known."""
+    return math.nan if error is None or np.ma.is_masked(error) else float(error)
+
+
+def _coordinate(value: float, digits: int = 4) -> str:
+    return "0" if abs(value) < _NOTHING else figure(float(value), digits)
+
+
+def _loss(value: float, error: float) -> str:
+    """A loss with its error, if that is known."""
+    if not math.isfinite(value):
+        return "not finite"
+    return with_error(value, error) if math.isfinite(error) and error else figure(value, 4)
+
+
+def _signed(difference: float, error: float) -> str:
+    """A difference with its sign, and its error if that is known."""
+    if not (math.isfinite(error) and error):
+        return f"{difference:+.4g}"
+    value, width = value_and_error(difference, error)
+    return f"{value if value.startswith('-') else '+' + value} ± {width}"

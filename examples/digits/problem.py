@@ -43,6 +43,14 @@ def data() -> tuple[Tensor, Tensor]:
     return x, torch.from_numpy(digits.target).to(torch.int64)
 
 
+def shifted() -> tuple[Tensor, Tensor]:
+    """The same images a pixel further to the right: digits that the nets were not trained on."""
+    x, y = data()
+    moved = torch.roll(x.view(-1, 8, 8), 1, dims=2)
+    moved[:, :, 0] = 0
+    return moved.reshape(-1, 64), y
+
+
 def noisy_data() -> tuple[Tensor, Tensor]:
     """The same images; a fifth of the labels, drawn at random, are shuffled among themselves."""
     x, y = data()

@@ -4,6 +4,7 @@
     python train.py --optimizer sam                  # mlp-sam.pt
     python train.py --net convnet --save-at 2 5      # convnet-sgd.pt and two early ones
     python train.py --noisy --epochs 20              # mlp-noisy.pt: some labels are wrong
+    python train.py --seed 1                         # mlp-sgd-seed1.pt: from other weights
 
 All 1797 images are trained on, so that the loss that ``landscape`` measures is the one that was minimised.
 """
@@ -116,7 +117,7 @@ def name(args: argparse.Namespace) -> str:
     """What the checkpoints' file names begin with."""
     if args.noisy:
         return f"{args.net}-noisy" + ("" if args.optimizer == "sgd" else f"-{args.optimizer}")
-    return f"{args.net}-{args.optimizer}"
+    return f"{args.net}-{args.optimizer}" + (f"-seed{args.seed}" if args.seed else "")
 
 
 def main() -> None:

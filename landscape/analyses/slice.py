@@ -97,11 +97,7 @@ class Settings:
                 "there are more --range than --along",
                 found=f"{len(self.range)} ranges, {len(choices)} directions",
             )
-        if (
-            len(choices) == 2
-            and choices[0] == choices[1]
-            and choices[0].name not in ("random", "eigen", "pca")
-        ):
+        if len(choices) == 2 and choices[0] == choices[1]:
             raise ConfigurationError(
                 "both directions are the same", found=f"--along {choices[0].text} twice", do="choose another"
             )

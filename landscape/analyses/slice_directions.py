@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from landscape.analyses import eigen
-from landscape.analyses.base import Start, State
 from landscape.analyses.inputs import same_matrix
 from landscape.analyses.matrix import MatrixSettings
 from landscape.analyses.slice import Settings
 from landscape.checkpoint import inspect_checkpoint
 from landscape.errors import ComputationError, ConfigurationError
 from landscape.files import natural_order, printable
+from landscape.linalg.eigenpairs import Which
 from landscape.problem import Problem
 from landscape.results import EigenResult, Result
 from landscape.sam.perturbation import Perturbation
 from landscape.slices.axes import AxisChoice
 from landscape.slices.directions import angle_between, orthogonalised, random_direction
 from landscape.slices.others import read_other
+from landscape.slices.sample import Sample
 
-__all__ = ["Directions", "EigenSearch", "contents", "directions", "holds_pairs", "trajectory_paths"]
+__all__ = [
+    "Directions",
+    "contents",
+    "directions",
+    "eigen_settings",
+    "holds_pairs",
+    "is_stored",
+    "metric_values",
+    "path_of",
+    "trajectory_paths",
+]
 
 _CRITICAL = "the gradient is zero there: choose another direction"
+#: What a slice measures under these names; of test data, beginning with test_.
+_MEASURED = ("loss", "error", "accuracy", "gradient_norm")
+#: Examples on which metrics are looked at.
+_FEW = 8
 _NORMALIZED = {"filter": "filter normalised", "layer": "layer normalised", "none": "as drawn"}
 
 
@@ -53,6 +69,11 @@ class Directions:
     errors: tuple[float, ...]
 
 
+def path_of(axis: AxisChoice) -> Path:
+    """The file that an axis names."""
+    return Path(axis.file).expanduser()
+
+
 def is_stored(axis: AxisChoice) -> bool:
     """Whether the direction is one that an earlier run stored: a file of vectors, or the hash of one."""
     return axis.name == "saved" and Path(axis.file).suffix in ("", ".h5")
@@ -60,18 +81,49 @@ def is_stored(axis: AxisChoice) -> bool:
 
 def contents(problem: Problem, settings: Settings) -> Any:
     """The files that settings name, by content, and what the slice shows beside the loss."""
-    found: dict[str, Any] = {"beside": list(problem.metrics)}
+    found: dict[str, Any] = {"metrics": metric_values(problem)}
     if problem.test is not None:
         found["test"] = problem.test.data.fingerprint
     for axis in settings.axes:
         if axis.name == "to":
-            found[axis.text] = inspect_checkpoint(Path(axis.file)).sha256
+            found[axis.text] = inspect_checkpoint(path_of(axis)).sha256
         elif axis.name == "saved":
-            path = Path(axis.file)
-            found[axis.text] = path.stem[-16:] if is_stored(axis) else inspect_checkpoint(path).sha256
+            found[axis.text] = _saved_contents(axis)
     if settings.trajectory:
         found["trajectory"] = [inspect_checkpoint(path).sha256 for path in trajectory_paths(settings)]
     return found
+
+
+def _saved_contents(axis: AxisChoice) -> str:
+    """The hash of a file of directions; of directions named by their hash, that."""
+    path = path_of(axis)
+    if not is_stored(axis):
+        return inspect_checkpoint(path).sha256
+    if not path.is_file():
+        return axis.file
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def metric_values(problem: Problem) -> dict[str, str]:
+    """The user's metrics on a few examples, to three digits: they tell functions of the same name apart.
+
+    Raises:
+        ConfigurationError: a metric that fails, or is called as something that is measured anyway.
+    """
+    for name in problem.metrics:
+        if name in _MEASURED or name.startswith("test_"):
+            raise ConfigurationError(
+                f"a metric cannot be called {printable(name)!r}: that is measured already",
+                do="give its function another name",
+            )
+    if not problem.metrics or problem.data.batches is None:
+        return dict.fromkeys(problem.metrics, "")
+    few = problem.minibatch(torch.arange(min(_FEW, problem.examples)))
+    sample = Sample(few, _FEW, 0, problem.metrics)
+    with few.arithmetic(), torch.no_grad(), few.statistics():
+        values = sample.begin(few)[-len(problem.metrics) :]
+    return {name: f"{value:.3g}" for name, value in zip(problem.metrics, values, strict=True)}
 
 
 def trajectory_paths(settings: Settings) -> list[Path]:
@@ -114,36 +166,22 @@ def holds_pairs(settings: Settings, result: Result) -> bool:
     return result.eigenvectors is not None and all(i is not None and result.converged[i] for i in wanted)
 
 
-class EigenSearch:
-    """The eigenvectors that a slice needs and no stored run holds, by ``eigen``'s own search.
+def eigen_settings(problem: Problem, settings: Settings) -> eigen.Settings:
+    """The search for the eigenvectors that a slice needs and no stored run holds.
 
-    Attributes:
-        results: what was found, by the end of the spectrum.
-        saved: where the search under way stands, to go on from.
+    Raises:
+        ConfigurationError: there are not so many.
     """
-
-    def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
-        numbers = [axis.number or 1 for axis in settings.axes if axis.name == "eigen"]
-        ends: list[tuple[Literal["largest", "smallest"], list[int]]] = [
-            ("largest", [n for n in numbers if n > 0]),
-            ("smallest", [-n for n in numbers if n < 0]),
-        ]
-        self._wanted = [(end, max(given)) for end, given in ends if given]
-        self._problem, self._seed = problem, seed
-        self.results: list[EigenResult] = []
-
-    def run(self, strategy: Mapping[str, Any] | None = None) -> Iterator[State]:
-        """The steps of the search, as ``eigen`` makes them."""
-        for end, k in self._wanted:
-            own = eigen.Settings(
-                k=min(k, self._problem.size), which=end, eigenvectors=True, standard_errors=False
+    numbers = [axis.number or 1 for axis in settings.axes if axis.name == "eigen"]
+    for number in numbers:
+        if abs(number) > problem.size:
+            raise ConfigurationError(
+                f"there is no eigenvector {number}", found=f"{problem.size} parameters are measured"
             )
-            state: State | None = None
-            for state in eigen.steps(self._problem, own, {}, Start(self._seed)):
-                if not state.over:
-                    yield state
-            assert state is not None
-            self.results.append(eigen.finish(self._problem, own, state.save()))
+    ends = {number > 0 for number in numbers}
+    which: Which = "both" if len(ends) == 2 else "largest" if ends == {True} else "smallest"
+    k = max(abs(number) for number in numbers)
+    return eigen.Settings(k=k, which=which, eigenvectors=True, standard_errors=False)
 
 
 def directions(
@@ -151,7 +189,7 @@ def directions(
     settings: Settings,
     gradient: Tensor,
     seed: int,
-    eigen_results: Sequence[EigenResult],
+    eigen_result: EigenResult | None,
     principal_vectors: Tensor | None,
     stored: Mapping[str, np.ndarray],
 ) -> Directions:
@@ -159,7 +197,7 @@ def directions(
 
     Args:
         gradient: (n,) at the weights, float64.
-        eigen_results: that hold what ``eigen`` axes need.
+        eigen_result: that holds what ``eigen`` axes need.
         principal_vectors: (k, n) of the trajectory, if ``pca`` axes need them.
         stored: rows (k, n) of ``saved`` axes, by the text of the file.
 
@@ -167,7 +205,7 @@ def directions(
         LandscapeError: files that cannot be read or do not fit, a direction of length zero or that is not
             finite, two directions on one line.
     """
-    maker = _Maker(problem, settings, gradient, seed, eigen_results, principal_vectors, stored)
+    maker = _Maker(problem, settings, gradient, seed, eigen_result, principal_vectors, stored)
     made = [maker.make(axis) for axis in settings.axes]
     for axis, one in zip(settings.axes, made, strict=True):
         length = float(torch.linalg.vector_norm(one.vector.double()))
@@ -210,7 +248,7 @@ class _Maker:
     settings: Settings
     gradient: Tensor
     seed: int
-    eigen_results: Sequence[EigenResult]
+    eigen_result: EigenResult | None
     principal_vectors: Tensor | None
     stored: Mapping[str, np.ndarray]
 
@@ -244,16 +282,27 @@ class _Maker:
         return _Made(vector, f"SAM's perturbation, ρ = {rho:g}", why=_CRITICAL)
 
     def _eigen(self, axis: AxisChoice, number: int) -> _Made:
-        return _eigenvector(self.problem, number, self.eigen_results)
+        result = self.eigen_result
+        index = None if result is None else _index(number, result)
+        if result is None or index is None or result.eigenvectors is None:
+            raise ComputationError(
+                f"eigenvector {number} was not found",
+                do="look for it with landscape eigen --eigenvectors, which says why",
+            )
+        vector = torch.from_numpy(np.array(result.eigenvectors[index])).to(self._weights)
+        value, (low, high) = float(result.eigenvalues[index]), result.intervals[index]
+        name = f"eigenvector {number}" if number > 0 else f"eigenvector {-number} from the smallest"
+        return _Made(vector, f"{name}, λ = {value:.4g}", value, max(high - value, value - low))
 
     def _pca(self, axis: AxisChoice, number: int) -> _Made:
         assert self.principal_vectors is not None
         numbers = [one.number or 1 for one in self.settings.axes if one.name == "pca"]
-        return _Made(self.principal_vectors[numbers.index(number)], f"principal direction {number} of the trajectory")
+        vector = self.principal_vectors[numbers.index(number)]
+        return _Made(vector, f"principal direction {number} of the trajectory")
 
     def _to(self, axis: AxisChoice, number: int) -> _Made:
         weights, name = self._weights, printable(Path(axis.file).name)
-        other = read_other(self.problem, Path(axis.file))
+        other = read_other(self.problem, path_of(axis))
         vector = (other.weights.double() - weights.double()).to(weights)
         return _Made(vector, f"to {name}", why=f"{name} holds the same weights")
 
@@ -263,7 +312,7 @@ class _Maker:
     def _saved(self, axis: AxisChoice, number: int) -> _Made:
         label = f"{printable(Path(axis.file).name)}, row {number}"
         if not is_stored(axis):
-            return _Made(read_other(self.problem, Path(axis.file)).weights, label)
+            return _Made(read_other(self.problem, path_of(axis)).weights, label)
         return self._row(self.stored[axis.file], number, label)
 
     def _row(self, rows: np.ndarray, number: int, label: str) -> _Made:
@@ -274,18 +323,3 @@ class _Maker:
                 do=f"it must be one of rows of {self.problem.size} numbers, one for each parameter",
             )
         return _Made(torch.from_numpy(np.array(rows[number - 1])).to(self._weights), label)
-
-
-def _eigenvector(problem: Problem, number: int, results: Sequence[EigenResult]) -> _Made:
-    weights = problem.selection.flat()
-    for result in results:
-        index = _index(number, result)
-        if index is None or result.eigenvectors is None:
-            continue
-        vector = torch.from_numpy(np.array(result.eigenvectors[index])).to(weights)
-        value, (low, high) = float(result.eigenvalues[index]), result.intervals[index]
-        name = f"eigenvector {number}" if number > 0 else f"eigenvector {-number} from the smallest"
-        return _Made(vector, f"{name}, λ = {value:.4g}", value, max(high - value, value - low))
-    raise ConfigurationError(
-        f"there is no eigenvector {number}", found=f"a space of {problem.size} dimensions"
-    )

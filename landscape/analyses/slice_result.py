@@ -12,7 +12,6 @@ from landscape.analyses.base import Saved
 from landscape.analyses.slice import Settings
 from landscape.analyses.slice_work import highest
 from landscape.analyses.work import problem_fields
-from landscape.errors import ComputationError
 from landscape.problem import Problem
 from landscape.results import SliceResult
 from landscape.slices.batchnorm import STATISTICAL_BATCH, has_statistics
@@ -23,16 +22,9 @@ __all__ = ["slice_result"]
 
 
 def slice_result(problem: Problem, settings: Settings, saved: Saved) -> SliceResult:
-    """The result of a saved state.
-
-    Raises:
-        ComputationError: it was stopped before there was a grid.
-    """
+    """The result of a saved state, of as much as was reached."""
+    saved = _with_grid(problem, settings, saved)
     c, a = saved.counters, saved.arrays
-    if "values" not in a:
-        raise ComputationError(
-            "the slice was stopped before its first point", do="the same command goes on; allow more time"
-        )
     common = problem_fields(problem, saved)
     gradient_norm, own_loss = common.pop("gradient_norm"), common.pop("loss")
     grid = _Grid(settings, saved)
@@ -89,6 +81,35 @@ def slice_result(problem: Problem, settings: Settings, saved: Saved) -> SliceRes
     )
 
 
+def _with_grid(problem: Problem, settings: Settings, saved: Saved) -> Saved:
+    """The state; with an empty grid and unknown directions where it was stopped before they were there."""
+    if "values" in saved.arrays:
+        return saved
+    count = len(settings.axes)
+    unknown, channels = [math.nan] * count, ["loss", "error", *problem.metrics]
+    counters = {
+        "labels": [axis.text for axis in settings.axes],
+        "angle": None,
+        "curvatures": unknown,
+        "curvature_errors": unknown,
+        "direction_norms": unknown,
+        "slopes": unknown,
+        "channels": channels,
+        "centre": [math.nan] * len(channels),
+        "method": "not computed: stopped before the first point",
+        **saved.counters,
+    }
+    shape = (0,) * count
+    arrays = {
+        **saved.arrays,
+        **dict.fromkeys("xy"[:count], np.zeros(0)),
+        "values": np.zeros((*shape, len(counters["channels"]))),
+        "known": np.zeros(shape, bool),
+        "pending": np.zeros(shape, bool),
+    }
+    return Saved(arrays, counters, saved.fixed)
+
+
 class _Grid:
     """The channels of the grid by name: masked where nothing was reached, interpolated where asked for."""
 
@@ -130,7 +151,7 @@ def _curvatures(saved: Saved) -> dict[str, Any]:
     if not np.isfinite(curvatures).any():
         return {}
     absent = np.isnan(curvatures)
-    found = {
+    found: dict[str, Any] = {
         "curvatures": np.ma.MaskedArray(curvatures, mask=absent),
         "curvature_errors": np.ma.MaskedArray(np.array(c["curvature_errors"]), mask=absent),
     }
@@ -155,10 +176,12 @@ def _barriers(saved: Saved) -> dict[str, Any]:
         name: c[name] for name in ("barrier", "barrier_error", "barrier_at") if name in c
     }
     if "saved_values" in a:
-        raw, x = a["saved_values"], a["x"]
-        reached = np.arange(len(x)) < int(c["raw"])
-        found["saved_loss"] = raw.copy() if reached.all() else np.ma.MaskedArray(raw.copy(), mask=~reached)
-        if reached.all() and (at := highest(x, raw)) is not None:
+        reached = a["known"].copy()
+        reached[np.flatnonzero(reached)[int(c["raw"]) :]] = False
+        raw = a["saved_values"].copy()
+        found["saved_loss"] = raw if reached.all() else np.ma.MaskedArray(raw, mask=~reached)
+        x, raw = a["x"][reached], raw[reached]
+        if reached.sum() == a["known"].sum() and (at := highest(x, raw)) is not None:
             ends = raw[x == 0][0], raw[x == 1][0]
             found["saved_barrier"] = float(raw[x == at][0] - (1 - at) * ends[0] - at * ends[1])
     return found

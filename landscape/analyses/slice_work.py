@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from landscape.analyses.base import Plan, Saved, Start, State
+from landscape.analyses import eigen
+from landscape.analyses.base import Plan, Start, State
 from landscape.analyses.slice import Settings
-from landscape.analyses.slice_directions import EigenSearch, directions, trajectory_paths
-from landscape.analyses.work import Work, itemsize
+from landscape.analyses.slice_begin import DirectedWork
+from landscape.analyses.slice_directions import eigen_settings, path_of, trajectory_paths
+from landscape.analyses.work import itemsize
 from landscape.errors import CheckpointError, ConfigurationError, LandscapeError
 from landscape.files import printable
-from landscape.linalg.operator import norm
 from landscape.machine import is_out_of_memory
-from landscape.problem import Evaluation, Problem
-from landscape.results import EigenResult, Result
+from landscape.problem import Problem
+from landscape.results import Result
 from landscape.slices.batchnorm import RecalibratedStatistics, has_statistics, interpolated
 from landscape.slices.coordinates import coordinates
 from landscape.slices.differences import second_difference
@@ -29,7 +27,6 @@ from landscape.slices.evaluate import Surface
 from landscape.slices.others import read_other
 from landscape.slices.refine import first, wanted
 from landscape.slices.rise import find_range
-from landscape.slices.trajectory import principal, project
 from landscape.slices.workers import Threads, Workers
 
 __all__ = ["SliceWork", "highest", "planned"]
@@ -44,177 +41,52 @@ Task = tuple[int, tuple[int, ...]]
 
 def planned(problem: Problem, settings: Settings) -> Plan:
     """Losses, in gradients (a loss is a third of one), and memory that a run takes."""
-    counts = [len(coordinates(r.low or -1.0, r.high or 1.0, r.count or 2)) for r in settings.ranges]
+    counts = [
+        len(coordinates(-1.0 if r.low is None else r.low, 1.0 if r.high is None else r.high, r.count or 2))
+        for r in settings.ranges
+    ]
     points, notes = math.prod(counts), tuple[str, ...]()
     each = (1 / 3 + settings.gradient_norm) * (1 if problem.test is None else 2)
     if settings.recalibrated and has_statistics(problem.model):
         each += 1 / 3
-    products = 0
+    products = at_most = 0
     if any(axis.name == "eigen" for axis in settings.axes):
-        products, notes = 15, ("a stored eigen run with --eigenvectors saves the products",)
+        search = eigen.plan(problem, eigen_settings(problem, settings))
+        products, at_most = search.products, search.at_most
+        notes = ("a stored run of landscape eigen --eigenvectors saves the products",)
     others = len(trajectory_paths(settings)) if settings.trajectory else 0
     every = points / 8 if settings.refine else points
     return Plan(
         products=products,
-        at_most=1000 if products else 0,
+        at_most=at_most,
         gradients=2 + 3 * products + each * (every + 2 * others),
         memory_bytes=problem.size * itemsize(problem) * (4 + 3 * len(counts)),
         notes=(f"{points} points", *notes),
     )
 
 
-class SliceWork(Work):
-    """One run of ``slice``: directions, ranges, the grid, other checkpoints, differences.
+class SliceWork(DirectedWork):
+    """One run of ``slice``: directions, ranges, the grid, other checkpoints, differences."""
 
-    Attributes:
-        fixed: the directions (axes, n), once they are made.
-        now: the surface, once it is needed.
-    """
-
-    kept = (
-        *("gradient", "x", "y", "values", "known", "pending", "saved_values"),
-        *("point_coordinates", "point_distances", "point_values", "point_slices"),
+    kept: tuple[str, ...] = (
+        *("x", "y", "values", "known", "pending", "saved_values", "point_values"),
         *("differences", "difference_errors"),
     )
 
     def __init__(
         self, problem: Problem, settings: Settings, inputs: Mapping[str, Result], start: Start
     ) -> None:
-        self.settings, self._inputs, self._start = settings, inputs, start
-        self.axes = settings.axes
-        self.fixed: dict[str, np.ndarray] = {} if start.saved is None else dict(start.saved.fixed)
-        super().__init__(problem, start)
+        super().__init__(problem, settings, inputs, start)
         self._surface: Surface | None = None
-        if start.saved is None:
-            self.counters |= {"phase": "directions", "evaluations": 0}
-            self.counters["weights_norm"] = norm(problem.selection.flat().double())
-            self.extra["gradient"] = self._gradient.cpu().numpy()
 
-    def evaluate(self) -> Evaluation:
-        """Loss and gradient, which is kept."""
-        found = super().evaluate()
-        self._gradient = found.gradient
-        return found
-
-    # --- the phases --------------------------------------------------------------------------------------
-
-    def run(self) -> Iterator[State]:
-        """All phases that are not over yet; after each of their steps a state."""
-        phases = {
-            "directions": self._directions,
+    def _phases(self) -> dict[str, Callable[[], Iterable[State]]]:
+        return {
             "ranges": self._ranges,
             "grid": self._grid,
             "raw": self._raw,
             "points": self._points,
             "differences": self._differences,
         }
-        yield self._state("measuring")
-        names = [*phases, "over"]
-        while (name := self.counters["phase"]) != "over":
-            yield from phases[name]()
-            self.counters["phase"] = names[names.index(name) + 1]
-        yield self._state("done", over=True)
-
-    def _state(self, text: str, over: bool = False, keep: bool = False) -> State:
-        known = self.extra.get("known")
-        done = 0 if known is None else int(known.sum())
-        total = None if known is None else int((known | self.extra["pending"]).sum())
-        self.counters["done"] = done
-        return replace(self.state(text, self._save, done=done, total=total, over=over), keep=keep)
-
-    def _save(self) -> Saved:
-        arrays = {name: array.copy() for name, array in self.extra.items()}
-        return Saved(arrays, dict(self.counters), dict(self.fixed))
-
-    # --- directions --------------------------------------------------------------------------------------
-
-    def _directions(self) -> Iterator[State]:
-        """Make the directions, and what is known of them."""
-        found: list[EigenResult] = []
-        if any(axis.name == "eigen" for axis in self.axes):
-            stored = self._inputs.get("eigen")
-            if isinstance(stored, EigenResult):
-                found = [stored]
-            else:
-                search = EigenSearch(self.problem, self.settings, self.seed)
-                for state in search.run():
-                    yield self._state(f"eigenvectors: {state.text}")
-                found = search.results
-        gradient = torch.from_numpy(np.array(self.extra["gradient"])).to(self.problem.device)
-        made = directions(
-            self.problem, self.settings, gradient, self.seed, found, self._principal(), self._start.vectors
-        )
-        vectors = made.vectors.double()
-        self.fixed["directions"] = made.vectors.cpu().numpy()
-        self.counters |= {
-            "labels": list(made.labels),
-            "angle": made.angle,
-            "curvatures": list(made.curvatures),
-            "curvature_errors": list(made.errors),
-            "direction_norms": torch.linalg.vector_norm(vectors, dim=1).tolist(),
-            "slopes": (vectors @ gradient.double()).tolist(),
-        }
-        self.extra.pop("gradient")
-        self._locate()
-        yield self._state("directions made")
-
-    def _principal(self) -> Tensor | None:
-        """The principal directions of the trajectory, if an axis is one."""
-        numbers = [axis.number or 1 for axis in self.axes if axis.name == "pca"]
-        if not numbers:
-            return None
-        paths = trajectory_paths(self.settings)
-        found = principal(
-            lambda i: read_other(self.problem, paths[i]).weights,
-            len(paths),
-            self.problem.selection.flat(),
-            numbers,
-            self.problem.memory // 4,
-            lambda i: printable(paths[i]),
-        )
-        return found.directions
-
-    def _locate(self) -> None:
-        """Where other checkpoints lie: ends of interpolations, and the trajectory."""
-        named = [(Path(axis.file), "end") for axis in self.axes if axis.name == "to"]
-        if self.settings.trajectory:
-            named += [(path, "trajectory") for path in trajectory_paths(self.settings)]
-        self.counters |= {"points": [], "explained": None}
-        if not named:
-            return
-        references: list[Any] = [None] * len(named)
-
-        def load(i: int) -> Tensor:
-            other = read_other(self.problem, named[i][0])
-            references[i] = other.reference
-            return other.weights
-
-        rows = torch.from_numpy(np.array(self.fixed["directions"])).to(self.problem.device)
-        found = project(
-            load, len(named), self.problem.selection.flat(), rows, lambda i: printable(named[i][0])
-        )
-        self.counters["points"] = [
-            {
-                "path": str(path),
-                "role": role,
-                "sha256": reference.sha256,
-                "step": reference.step if reference.step is not None else reference.epoch,
-            }
-            for (path, role), reference in zip(named, references, strict=True)
-        ]
-        along = np.array([role == "trajectory" for _, role in named])
-        if along.any():
-            self.counters["explained"] = self._explained(found, along)
-        self.extra["point_coordinates"] = found.coordinates
-        self.extra["point_distances"] = found.distances
-        self.extra["point_slices"] = np.full(len(named), np.nan)
-
-    def _explained(self, found: Any, along: np.ndarray) -> list[float]:
-        """The share of the trajectory's squared distances from the centre that lies along each axis."""
-        lengths = np.array(self.counters["direction_norms"])
-        total = float((found.lengths[along] ** 2).sum())
-        parts = ((found.coordinates[along] * lengths) ** 2).sum(0)
-        return [float(part / total) if total > 0 else math.nan for part in parts]
 
     # --- the surface -------------------------------------------------------------------------------------
 
@@ -253,18 +125,26 @@ class SliceWork(Work):
         """The coordinates of each axis."""
         centre = float(self.surface.centre[0])
         for i, (name, given) in enumerate(zip("xy", self.settings.ranges, strict=False)):
+            if name in self.extra:
+                continue
             low, high = given.low, given.high
             if low is None or high is None:
                 low, high = self._found_range(i, centre)
-                yield self._state("looking for the range")
             assert given.count is not None
             marks = (0.0, 1.0) if self.axes[i].name == "to" else (0.0,)
             self.extra[name] = coordinates(low, high, given.count, marks)
-        shape = tuple(len(self.extra[name]) for name in "xy" if name in self.extra)
-        self.extra["values"] = np.full((*shape, len(self.surface.channels)), np.nan)
+            yield self._state("looking for ranges")
+        shape = tuple(len(one) for one in self._coordinates)
         self.extra["known"] = np.zeros(shape, bool)
-        self.extra["pending"] = first(self._coordinates) if self.settings.refine else np.ones(shape, bool)
-        yield self._state("ranges found")
+        self.extra["pending"] = self._begun() if self.settings.refine else np.ones(shape, bool)
+        self.extra["values"] = np.full((*shape, len(self.surface.channels)), np.nan)
+
+    def _begun(self) -> np.ndarray:
+        """The coarse points, with the end of an interpolation."""
+        found = first(self._coordinates)
+        if [axis.name for axis in self.axes] == ["to"]:
+            found |= self.extra["x"] == 1
+        return found
 
     def _found_range(self, axis: int, centre: float) -> tuple[float, float]:
         """As far as the loss rises; for a trajectory's directions, as far as that goes."""
@@ -340,15 +220,16 @@ class SliceWork(Work):
         """An interpolation again with the running statistics interpolated, and the barriers of both."""
         if [axis.name for axis in self.axes] != ["to"]:
             return
-        x, values = self.extra["x"], self.extra["values"][:, 0]
-        if self.surface.recalibration is not None:
-            rest = read_other(self.problem, Path(self.axes[0].file)).rest
-            raw = self.extra.setdefault("saved_values", np.full(len(x), np.nan))
-            begun = int(self.counters.setdefault("raw", 0))
-            for i in range(begun, len(x)):
-                statistics = interpolated(self.problem.model, rest, float(x[i]))
-                raw[i] = self.surface.row_with((float(x[i]),), statistics)[0]
-                self.counters["raw"] = i + 1
+        known = self.extra["known"]
+        x, values = self.extra["x"][known], self.extra["values"][known, 0]
+        if self._interpolates:
+            rest = read_other(self.problem, path_of(self.axes[0])).rest
+            raw = self.extra.setdefault("saved_values", np.full(len(known), np.nan))
+            columns = np.flatnonzero(known)
+            for i in columns[int(self.counters.setdefault("raw", 0)) :]:
+                t = float(self.extra["x"][i])
+                raw[i] = self.surface.row_with((t,), interpolated(self.problem.model, rest, t))[0]
+                self.counters["raw"] += 1
                 self.counters["evaluations"] += 1
                 yield self._state("with interpolated statistics", keep=True)
         if (at := highest(x, values)) is not None:
@@ -376,11 +257,11 @@ class SliceWork(Work):
             self.counters["evaluations"] += 2
             yield self._state("other checkpoints", keep=True)
 
-    def _differences(self) -> Iterator[State]:
+    def _differences(self) -> Iterable[State]:
         """The second derivative along eigenvectors from the loss itself, in float64 where that works."""
         curvatures = self.counters["curvatures"]
         if not any(math.isfinite(c) for c in curvatures):
-            return
+            return ()
         surface, rounding = self._precise()
         found = np.full((len(curvatures), 2), np.nan)
         for i, curvature in enumerate(curvatures):
@@ -395,8 +276,8 @@ class SliceWork(Work):
             step = _STEP * (self.counters["weights_norm"] or 1.0) / self.counters["direction_norms"][i]
             difference = second_difference(along, float(surface.centre[0]), curvature, step, rounding)
             found[i] = difference.value, difference.error
-            yield self._state("checking curvatures")
         self.extra["differences"], self.extra["difference_errors"] = found.T.copy()
+        return ()
 
     def _precise(self) -> tuple[Surface, float]:
         """The surface in float64 if the model runs in it, and the relative rounding of its losses."""
@@ -421,7 +302,9 @@ def _devices(jobs: int) -> list[torch.device]:
     count = torch.cuda.device_count()
     if jobs > count:
         raise ConfigurationError(
-            "on GPUs there is one job for each", found=f"--jobs {jobs}, {count} GPUs", do=f"use --jobs {count}"
+            "on GPUs there is one job for each",
+            found=f"--jobs {jobs}, {count} GPUs",
+            do=f"use --jobs {count}",
         )
     return [torch.device("cuda", i) for i in range(jobs)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from landscape.errors import InputError
 from landscape.files import printable
-from landscape.plots.panels import shown
+from landscape.plots.panels import shown, text_width
 from landscape.plots.style import caption
 from landscape.results import SliceResult
 
@@ -27,8 +26,8 @@ __all__ = [
     "title",
 ]
 
-#: Characters of a line of a title, of an axis' name and of a point's.
-_LINE, _AXIS, _POINT = 92, 46, 22
+#: Characters of the name of an axis and of a point.
+_AXIS, _POINT = 46, 22
 _BATCHNORM = {"saved": "BatchNorm as saved", "recalibrated": "BatchNorm recalibrated at each point"}
 
 Floats = NDArray[np.float64]
@@ -136,8 +135,8 @@ def _there(
     }
 
 
-def title(result: SliceResult, *data: str) -> str:
-    """Which checkpoint; and that this is one slice of so many dimensions, on what."""
+def title(result: SliceResult, *data: str, inches: float = 5.4) -> str:
+    """Which checkpoint; and that this is one slice of so many dimensions, on what; in lines so wide."""
     parts = [f"a {len(result.coordinates)}-D slice of {result.parameters:,} dimensions"]
     if "train" in (data or ("train",)):
         parts.append(f"{result.examples:,} examples")
@@ -145,10 +144,19 @@ def title(result: SliceResult, *data: str) -> str:
         parts.append(f"{result.test_examples:,} test examples")
     parts += [_BATCHNORM[result.batchnorm]] if result.batchnorm in _BATCHNORM else []
     if result.angle is not None and abs(result.angle - 90) >= 1:
-        done = "made orthogonal, " if result.orthogonal else ""
-        parts.append(f"directions {done}{shown(result.angle)}° apart{' before' if result.orthogonal else ''}")
-    lines = [caption(result), textwrap.fill(" · ".join(parts), _LINE)]
+        done = ", made orthogonal" if result.orthogonal else " and drawn at 90°"
+        parts.append(f"directions {shown(result.angle)}° apart{done}")
+    lines = [caption(result), *_wrapped(parts, inches)]
     return "\n".join(text for text in lines if text)
+
+
+def _wrapped(parts: list[str], inches: float) -> list[str]:
+    """The parts with dots between them, in lines of a title that are no wider."""
+    lines = parts[:1]
+    for part in parts[1:]:
+        longer = f"{lines[-1]} · {part}"
+        lines[-1:] = [longer] if text_width(longer, 8.0) <= inches else [lines[-1], part]
+    return lines
 
 
 def axis_label(result: SliceResult, axis: int, *, variance: bool = False) -> str:

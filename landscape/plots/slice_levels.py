@@ -58,15 +58,15 @@ class Scale:
         at, known = (self._forward(v) for v in (values, self.levels))
         return np.where(np.isfinite(values), np.interp(at, known, np.arange(len(known))), np.nan)
 
-    def labels(self) -> list[str]:
-        """The levels in so many digits that no two are written the same."""
+    def ticks(self) -> tuple[list[float], list[str]]:
+        """Where the levels are among the bands, and how they are written: no two the same."""
         if self.kind == "constant":
-            return ["", *(written(v, 6) for v in self.levels[1:-1]), ""]
-        for digits in range(3, 9):
+            return [0.5], [written(float(self.levels.mean()), 6)]
+        for digits in range(3, 17):
             found = [written(level, digits) for level in self.levels]
             if len(set(found)) == len(found):
                 break
-        return found
+        return [float(i) for i in range(len(found))], found
 
     def _forward(self, values: Floats) -> Floats:
         if self.kind != "log":
@@ -87,7 +87,7 @@ def scale(field: Field, kind: str | None = None) -> Scale | None:
     """
     if kind is not None and kind not in KINDS:
         raise InputError(
-            "levels of that kind are not known", found=repr(kind), do=f"one of {', '.join(KINDS)}"
+            "levels of that kind are not known", found=repr(kind), do=f"choose one of {', '.join(KINDS)}"
         )
     values = field.values[field.finite]
     if not len(values):
@@ -101,7 +101,7 @@ def scale(field: Field, kind: str | None = None) -> Scale | None:
         )
     if high - low <= _ROUNDING * max(abs(low), abs(high)):
         room = 1e-3 * abs(low) or 1e-3
-        return Scale("constant", np.array([low - room, low, high + room]))
+        return Scale("constant", np.array([low - room, low + room]))
     if kind is not None:
         return _scale(kind, field, values)
     first = _scale("log" if low > 0 and high / low >= _FACTOR else "linear", field, values)
@@ -163,9 +163,11 @@ def _apart(inner: Floats, low: float, high: float) -> Floats:
 def written(value: float, digits: int) -> str:
     """A number in so many digits, powers of ten as people write them.
 
-    >>> written(2e-5, 3), written(0.125, 3), written(1e12, 3)
-    ('2×10⁻⁵', '0.125', '10¹²')
+    >>> written(2e-5, 3), written(1180.4, 3), written(1e12, 3)
+    ('2×10⁻⁵', '1180', '10¹²')
     """
+    if 1e-4 <= abs(value) < 1e4:
+        return shown(float(f"{value:.{digits}g}"), max(digits, 6))
     text = shown(value, digits)
     mantissa, _, power = text.partition("e")
     if not power:

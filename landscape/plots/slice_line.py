@@ -36,6 +36,8 @@ _LOOKS = {"train": (BLUE, "-", "train"), "test": (VERMILLION, "--", "test")}
 _FEW = 61
 #: A loss that ranges over a larger factor is drawn on a logarithmic axis.
 _FACTOR = 1e3
+#: Parts of a curve's height that its band, and what is beyond both ends of an interpolation, may add.
+_BAND, _BEYOND = 0.3, 0.5
 #: Points of a computed curve.
 _POINTS = 401
 #: Inches of the name of the axis, above the legend; and of a text, for two to stand side by side.
@@ -82,6 +84,7 @@ def barrier(result: SliceResult, ax: Axes | None = None) -> Axes:
     with style():
         upper, lower = _panels(result, ax, None)
         sets = draw_line(upper, result, None)
+        _near(upper, result, sets)
         _raw(upper, result)
         _rise(upper, result)
         finish(upper, lower, result, sets)
@@ -137,8 +140,8 @@ def _curve(ax: Axes, result: SliceResult, of: Field, data: str) -> None:
     if of.not_finite.any():
         at = x[of.not_finite]
         ax.plot(
-            at, np.full(len(at), 0.97), "x", color=colour, markersize=5, label=f"{label}: not finite",
-            transform=ax.get_xaxis_transform(), zorder=5,
+            at, np.full(len(at), 0.97 if data == "train" else 0.92), "x", color=colour, markersize=5,
+            label=f"{label}: not finite", transform=ax.get_xaxis_transform(), zorder=5,
         )  # fmt: skip
 
 
@@ -163,10 +166,31 @@ def _scale(ax: Axes, fields: list[Field]) -> None:
         ax.set_ylim(low / room, high * room)
         ax.yaxis.set_minor_formatter(NullFormatter())
         return
+    ends = [of.values + sign * np.nan_to_num(_errors(of)) for of in fields for sign in (-1, 1)]
+    wide = np.concatenate([end[np.isfinite(end)] for end in ends])
+    reach = max(_BAND * (high - low), float(np.max([np.nan_to_num(_errors(of)).max() for of in fields])) / 4)
+    low, high = max(low - reach, float(wide.min())), min(high + reach, float(wide.max()))
     room = 0.08 * (high - low)
     if not room > 1e-9 * max(abs(low), abs(high)):
         room = 0.05 * abs(high) or 0.05
     ax.set_ylim(low - room, high + room)
+
+
+def _errors(of: Field) -> Floats:
+    return np.zeros_like(of.values) if of.errors is None else of.errors
+
+
+def _near(ax: Axes, result: SliceResult, sets: tuple[str, ...]) -> None:
+    """Limits by the segment between both ends: far beyond them the loss may leave the picture."""
+    fields = [*(field(result, data) for data in sets), *_saved(result)]
+    x = np.asarray(result.x, dtype=np.float64)
+    segment = (x >= 0) & (x <= 1)
+    values = np.concatenate([of.values[of.finite & segment] for of in fields])
+    if not len(values) or ax.get_yscale() != "linear":
+        return
+    low, high = ax.get_ylim()
+    room = (np.ptp(values) or 0.05 * abs(float(values[0])) or 0.05) * _BEYOND
+    ax.set_ylim(max(low, float(values.min()) - room / 3), min(high, float(values.max()) + room))
 
 
 def _parabola(ax: Axes, result: SliceResult) -> None:
@@ -214,12 +238,14 @@ def _rise(ax: Axes, result: SliceResult) -> None:
     """Both ends with their names, the straight line between them, and how far the loss is above it."""
     loss = field(result)
     x = np.asarray(result.x, dtype=np.float64)
+    if not loss.finite.any():
+        return
     ends = [float(v) for v in np.interp([0.0, 1.0], x[loss.finite], loss.values[loss.finite])]
     ax.plot([0, 1], ends, "--", color=GREY, linewidth=1.1, zorder=3, label="straight line between both ends")
     ax.plot([0, 1], ends, "D", color="white", markeredgecolor=BLACK, markersize=5.5, zorder=7)
     names = [checkpoint_name(result), _other(result)]
-    for place, name, left in zip((0.0, 1.0), names, (False, True), strict=True):
-        label_point(ax, (place, ends[int(place)]), name, left=left, below=True)
+    label_point(ax, (0.0, ends[0]), names[0], below=True)
+    label_point(ax, (1.0, ends[1]), names[1], align="right", below=True)
     height, at = result.barrier, result.barrier_at
     if height is None or at is None or not math.isfinite(height):
         return
@@ -232,7 +258,7 @@ def _rise(ax: Axes, result: SliceResult) -> None:
         "", (at, foot + height), (at, foot), zorder=8,
         arrowprops={"arrowstyle": "<->", "color": BLACK, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0},
     )  # fmt: skip
-    label_point(ax, (at, foot + height / 2), text, left=at > 0.6)
+    label_point(ax, (at, foot + height), text, align="center")
 
 
 def _other(result: SliceResult) -> str:

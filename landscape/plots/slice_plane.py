@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from landscape.plots.panels import legend_below, shown
+from landscape.plots.panels import legend_below, shown, text_width, with_error
 from landscape.plots.slice_fields import Bools, Field, axis_label, edges, field, runs, title
 from landscape.plots.slice_levels import Scale, scale, written
 from landscape.plots.slice_points import OUTLINE, draw_points
@@ -27,9 +27,11 @@ COLOURS = "viridis"
 #: What was not reached.
 _UNKNOWN = "#D9D9D9"
 #: A picture this much longer than wide, or wider than long, is stretched: equal aspect would leave a line.
-_LONGEST = 5.0
-#: Inches of the longer side of the plane; what is around it, beside and above.
-_SIDE, _BESIDE, _AROUND = 4.1, 1.9, 1.9
+_LONGEST = 3.6
+#: Inches of the longer side of the plane; what is around it, beside and above; and the least of a figure.
+_SIDE, _BESIDE, _AROUND, _WIDTH = 4.1, 1.9, 1.9, 5.2
+#: Inches of the colour bar and of the gap before it, and between its labels.
+_BAR, _GAP, _TICK = 0.18, 0.12, 0.14
 
 Floats = NDArray[np.float64]
 
@@ -59,9 +61,9 @@ def plane(
     with style():
         if ax is None:
             width, height = axes_size(result)
-            ax = new_figure(width + _BESIDE, height + _AROUND).add_subplot()
+            ax = new_figure(max(width + _BESIDE, _WIDTH), height + _AROUND).add_subplot()
         draw_plane(ax, result, shown_field, scale(shown_field, levels), data or "train")
-        ax.set_title(title(result, data or "train"), loc="left")
+        ax.set_title(title(result, data or "train", inches=text_room(ax)), loc="left")
         legend_below(ax, inches=0.62)
     return ax
 
@@ -76,14 +78,16 @@ def draw_plane(
     ax.set_ylim(*edges(y)[[0, -1]])
     if levels is not None:
         _contours(ax, x, y, of, levels)
-        colour_bar(ax, of, levels)
+        width, height = axes_size(result)
+        place = (1 + _GAP / width, 0.0, _BAR / width, 1.0)
+        colour_bar(ax, of, levels, place=place, inches=height)
     _not_finite(ax, x, y, of)
     if not of.reached.all():
         ax.add_patch(_key(facecolor=_UNKNOWN, label="not reached"))
     if of.refined:
         i, j = np.nonzero(of.evaluated)
         ax.plot(
-            x[i], y[j], ".", color=BLACK, markersize=1.8, markeredgewidth=0, zorder=4,
+            x[i], y[j], ".", color=BLACK, markersize=2.6, markeredgewidth=0, zorder=4,
             label=f"evaluated ({len(i):,} of {of.reached.sum():,})",
         )  # fmt: skip
     _marks(ax, result, x, y, data)
@@ -126,17 +130,40 @@ def _colours(count: int) -> Colormap:
     return matplotlib.colormaps[COLOURS].resampled(max(count, 1))
 
 
-def colour_bar(ax: Axes, of: Field, levels: Scale, *, place: tuple[float, ...] = (1.03, 0, 0.045, 1)) -> None:
-    """The bands beside the plane, with the level at each border and how the levels were chosen."""
+def text_room(ax: Axes) -> float:
+    """Inches of a title's line: the figure without what is at its left."""
+    figure = ax.get_figure(root=True)
+    return 5.0 if figure is None else figure.get_figwidth() - 1.15
+
+
+def colour_bar(
+    ax: Axes,
+    of: Field,
+    levels: Scale,
+    *,
+    place: tuple[float, float, float, float],
+    inches: float,
+    label: str | None = None,
+) -> None:
+    """The bands beside the plane, with the level at each border and how the levels were chosen.
+
+    Args:
+        place: of the bar, in units of ``ax``.
+        inches: its height, which no more labels are written on than it has room for.
+        label: instead of the quantity and how the levels were chosen.
+    """
     count = len(levels.levels) - 1
     figure = ax.get_figure()
     assert figure is not None
-    left, low, width, height = place
-    bar = ax.inset_axes((left, low, width, height))
+    bar = ax.inset_axes(place)
     colours = matplotlib.cm.ScalarMappable(Normalize(0, count), _colours(count))
-    ticks, labels = list(range(count + 1)), levels.labels()
-    drawn = figure.colorbar(colours, cax=bar, ticks=ticks, label=f"{of.name} ({levels.words})")
-    drawn.ax.set_yticks(ticks, labels, fontsize=7.5)
+    ticks, labels = levels.ticks()
+    every = max(1, math.ceil(_TICK * len(ticks) / inches))
+    words = label or f"{of.name} ({levels.words})"
+    if text_width(words, 9.0) > inches:
+        words = f"{of.name}\n({levels.words})"
+    drawn = figure.colorbar(colours, cax=bar, ticks=ticks[::every], label=words)
+    drawn.ax.set_yticks(ticks[::every], labels[::every], fontsize=7.5)
     drawn.ax.minorticks_off()
 
 
@@ -171,20 +198,31 @@ def _marks(ax: Axes, result: SliceResult, x: Floats, y: Floats, data: str) -> No
     """The centre, and the grid point with the lowest loss of the data that are drawn."""
     loss = field(result, data)
     lowest = loss.lowest
-    if lowest is not None:
-        text = f"lowest loss {written(float(loss.values[lowest]), 4)}"
+    centre, error = result.centre_loss, result.centre_error
+    if data == "test":
+        centre, error = result.test_centre_loss or math.nan, result.test_centre_error or math.nan
+    if lowest is not None and np.ptp(loss.values[loss.finite]) > 0:
         ax.plot(
             x[lowest[0]], y[lowest[1]], "o", markerfacecolor="none", markeredgecolor=BLACK, markersize=7.5,
-            markeredgewidth=1.3, path_effects=OUTLINE, zorder=8, label=text, linestyle="none", gid="lowest",
+            markeredgewidth=1.3, path_effects=OUTLINE, zorder=8, label=_lowest(loss, lowest, centre),
+            linestyle="none", clip_on=False, gid="lowest",
         )  # fmt: skip
-    centre = result.centre_loss if data == "train" else result.test_centre_loss
-    known = centre is not None and math.isfinite(centre)
     if x[0] <= 0 <= x[-1] and y[0] <= 0 <= y[-1]:
         ax.plot(
             0, 0, "+", color=BLACK, markersize=10, markeredgewidth=1.5, path_effects=OUTLINE, zorder=8,
-            label=f"centre {written(float(centre or 0.0), 4)}" if known else "centre", linestyle="none",
-            gid="centre",
+            label=f"centre {with_error(centre, error)}" if math.isfinite(centre) else "centre",
+            linestyle="none", gid="centre",
         )  # fmt: skip
+
+
+def _lowest(loss: Field, at: tuple[int, ...], centre: float) -> str:
+    """The lowest loss, and how far it is below the centre, with the error of that."""
+    value = float(loss.values[at])
+    error = math.nan if loss.errors is None else float(loss.errors[at])
+    text = f"lowest loss {written(value, 4)}"
+    if not (math.isfinite(error) and error > 0 and math.isfinite(centre)):
+        return text
+    return f"{text} (rise {with_error(value - centre, error)})"
 
 
 def parameter_aspect(result: SliceResult) -> float | None:

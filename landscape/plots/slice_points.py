@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,6 +34,7 @@ _ROUNDING = 1e-6
 OUTLINE = [withStroke(linewidth=2.2, foreground="white")]
 
 Floats = NDArray[np.float64]
+Align = Literal["left", "center", "right"]
 
 
 @dataclass(frozen=True)
@@ -178,14 +180,16 @@ def _name(ax: Axes, place: Floats, name: str, taken: list[Floats]) -> None:
     if any(np.abs(share - other).max() < _CLOSE for other in taken):
         return
     taken.append(share)
-    label_point(ax, (float(place[0]), float(place[1])), name, left=share[0] > 0.7, below=share[1] > 0.9)
+    align: Align = "right" if share[0] > 0.7 else "left"
+    label_point(ax, (float(place[0]), float(place[1])), name, align=align, below=bool(share[1] > 0.9))
 
 
 def label_point(
-    ax: Axes, place: tuple[float, float], name: str, *, left: bool = False, below: bool = False
+    ax: Axes, place: tuple[float, float], name: str, *, align: Align = "left", below: bool = False
 ) -> None:
-    """A short text beside a point, with an outline."""
+    """A short text at a point, with an outline; ``align`` is the side of the text that is at the point."""
+    aside = {"left": 6, "center": 0, "right": -6}[align]
     ax.annotate(
-        name, place, (-6 if left else 6, -5 if below else 5), textcoords="offset points", fontsize=7.5,
-        ha="right" if left else "left", va="top" if below else "bottom", path_effects=OUTLINE, zorder=9,
+        name, place, (aside, -5 if below else 5), textcoords="offset points", fontsize=7.5, ha=align,
+        va="top" if below else "bottom", path_effects=OUTLINE, zorder=9,
     )  # fmt: skip

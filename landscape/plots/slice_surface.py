@@ -7,13 +7,15 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LightSource
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from landscape.plots.panels import plain
+from landscape.plots.panels import sentence
 from landscape.plots.slice_fields import Field, axis_label, field, title
 from landscape.plots.slice_levels import Scale, scale, written
 from landscape.plots.slice_plane import COLOURS, colour_bar, parameter_aspect
-from landscape.plots.style import BLACK, GREY, new_figure, style
+from landscape.plots.style import GREY, new_figure, style
 from landscape.results import SliceResult
 
 __all__ = ["surface"]
@@ -22,8 +24,10 @@ __all__ = ["surface"]
 _QUANTILE = 0.95
 #: that is, where the highest lies so many times as far above the lowest.
 _FLAT = 2.0
-#: Facets along an axis.
-_MOST = 120
+#: Facets along an axis: so many at least by interpolation, and at most.
+_LEAST, _MOST = 80, 160
+#: How much darker a slope in the shadow is: so little that the colours are still those of the bar.
+_SHADOW = 0.25
 
 Floats = NDArray[np.float64]
 
@@ -43,33 +47,41 @@ def surface(
 
     Args: as of :func:`~landscape.plots.slice_plane.plane`.
     """
-    shown_field = field(result, data, metric)
-    found = scale(shown_field, levels)
+    of = field(result, data, metric)
+    found = scale(of, levels)
     with style():
-        drawn: Any = new_figure(6.4, 5.2).add_subplot(projection="3d") if ax is None else ax
+        drawn: Any = _new() if ax is None else ax
         if found is not None:
-            _draw(drawn, result, shown_field, found)
+            cut = _draw(drawn, result, of, found)
+            _axes(drawn, result, of, found, cut)
+            words = sentence(found.words)
+            colour_bar(drawn, of, found, place=(1.2, 0.12, 0.035, 0.72), inches=2.8, label=words)
         drawn.set_title(title(result, data or "train"), loc="left")
     return drawn  # type: ignore[no-any-return]
 
 
-def _draw(ax: Any, result: SliceResult, of: Field, levels: Scale) -> None:
-    x, y = (np.asarray(c, dtype=np.float64) for c in result.coordinates)
+def _new() -> Any:
+    """Axes at a place of their own: what a layout engine makes of three dimensions runs off the paper."""
+    figure = new_figure(6.6, 4.9)
+    figure.set_layout_engine("none")
+    return figure.add_axes((0.03, 0.03, 0.63, 0.85), projection="3d")
+
+
+def _draw(ax: Any, result: SliceResult, of: Field, levels: Scale) -> float | None:
+    """The surface; the value at which it was cut off."""
     height, cut = _heights(of, levels)
-    count = len(levels.levels) - 1
-    bands = np.minimum(np.floor(np.nan_to_num(levels.bands(of.values))), count - 1)
-    colours = matplotlib.colormaps[COLOURS].resampled(count)((bands + 0.5) / count)
-    every = [max(1, -(-len(c) // _MOST)) for c in (x, y)]
+    height, bands = (_refined(values) for values in (height, levels.bands(of.values)))
     # Indexed by "ij", so that the height at x[i], y[j] is that of the grid's point (i, j).
+    x, y = np.meshgrid(*(_finer(np.asarray(c, np.float64)) for c in result.coordinates), indexing="ij")
+    every = [max(1, -(-count // _MOST)) for count in height.shape]
     ax.plot_surface(
-        *np.meshgrid(x, y, indexing="ij"), height, facecolors=colours, rstride=every[0], cstride=every[1],
-        linewidth=0, antialiased=False, shade=True, rasterized=True,
+        x, y, height, facecolors=_colours(bands, height, len(levels.levels) - 1), rstride=every[0],
+        cstride=every[1], linewidth=0, antialiased=False, shade=False, rasterized=True,
     )  # fmt: skip
     low, high = float(np.nanmin(height)), float(np.nanmax(height))
-    room = 0.03 * (high - low) or 0.5
+    room = 0.03 * (high - low) or 0.05 * abs(high) or 0.05
     ax.set_zlim(low - room, high + room)
-    _axes(ax, result, of, levels, cut)
-    colour_bar(ax, of, levels, place=(1.0, 0.15, 0.03, 0.6))
+    return cut
 
 
 def _heights(of: Field, levels: Scale) -> tuple[Floats, float | None]:
@@ -84,36 +96,70 @@ def _heights(of: Field, levels: Scale) -> tuple[Floats, float | None]:
     return np.minimum(values, cut), cut
 
 
+def _finer(x: Floats) -> Floats:
+    """Coordinates with so many between two that the borders of colours are smooth; the given ones stay."""
+    parts = max(1, -(-_LEAST // max(len(x) - 1, 1)))
+    places = np.arange(parts * (len(x) - 1) + 1) / parts
+    return np.interp(places, np.arange(len(x)), x)
+
+
+def _refined(values: Floats) -> Floats:
+    """Values (x, y) interpolated linearly at the finer coordinates, NaN beside NaN."""
+    for _ in range(2):
+        parts = max(1, -(-_LEAST // max(len(values) - 1, 1)))
+        places = np.arange(parts * (len(values) - 1) + 1) / parts
+        before = np.minimum(places.astype(int), max(len(values) - 2, 0))
+        share = (places - before)[:, None]
+        after = values[np.minimum(before + 1, len(values) - 1)]
+        # Zero times NaN is NaN: a known point stays known beside one that is not.
+        values = np.where(share < 1, (1 - share) * values[before], 0) + np.where(share > 0, share * after, 0)
+        values = values.T
+    return values
+
+
+def _colours(bands: Floats, height: Floats, count: int) -> Floats:
+    """(x, y, 4), by the band and a little by the light."""
+    place = (np.clip(np.floor(np.nan_to_num(bands)), 0, count - 1) + 0.5) / count
+    colours = np.asarray(matplotlib.colormaps[COLOURS].resampled(count)(place), dtype=np.float64)
+    span = float(np.nanmax(height) - np.nanmin(height)) or 1.0
+    known = np.where(np.isfinite(height), height, np.nanmin(height))
+    light = LightSource(azdeg=200, altdeg=50).hillshade(known, vert_exag=0.6 * max(height.shape) / span)
+    colours[..., :3] *= (1 - _SHADOW + _SHADOW * np.nan_to_num(light, nan=1.0))[..., None]
+    return colours
+
+
 def _axes(ax: Any, result: SliceResult, of: Field, levels: Scale, cut: float | None) -> None:
-    ax.set_xlabel(axis_label(result, 0), labelpad=8)
-    ax.set_ylabel(axis_label(result, 1), labelpad=8)
-    words = [of.name, "(logarithmic)" if levels.kind == "log" else ""]
+    ax.set_xlabel(axis_label(result, 0), labelpad=9)
+    ax.set_ylabel(axis_label(result, 1), labelpad=9)
+    note = "\n(logarithmic)" if levels.kind == "log" else ""
     if cut is not None:
-        words.append(f"\ncut off at {written(cut, 3)}: {100 * (1 - _QUANTILE):g} % lie above")
-    ax.set_zlabel(" ".join(word for word in words if word).replace(" \n", "\n"), labelpad=8)
-    if levels.kind == "log":
-        ax.zaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=_decades(of) >= 3))
-        ax.zaxis.set_major_formatter(lambda value, _: written(float(10.0**value), 2))
-    else:
-        ax.zaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6))
-        ax.zaxis.set_major_formatter(plain if _small(levels) else lambda value, _: written(value, 3))
+        note = f"\n(cut off at {written(cut, 3)}: {100 * (1 - _QUANTILE):.0f} % lie above)"
+    ax.zaxis.set_rotate_label(False)
+    ax.set_zlabel(f"{of.name}{note}", labelpad=12, rotation=90)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+    _ticks(ax, of, levels)
     ax.tick_params(labelsize=7.5)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
         axis._axinfo["grid"].update(color=GREY, linewidth=0.3)
-    aspect = parameter_aspect(result) or 1.0
     width, depth = (float(c[-1] - c[0]) or 1.0 for c in result.coordinates)
-    shape = min(max(aspect * depth / width, 0.4), 2.5)
+    shape = min(max((parameter_aspect(result) or 1.0) * depth / width, 0.4), 2.5)
     longest = max(1.0, shape)
     ax.set_box_aspect((1 / longest, shape / longest, 0.62), zoom=0.95)
     ax.view_init(elev=34, azim=-58)
-    ax.plot([], [], [], color=BLACK)
 
 
-def _decades(of: Field) -> float:
+def _ticks(ax: Any, of: Field, levels: Scale) -> None:
+    """Heights: round numbers, or some of the levels where heights are logarithms."""
+    if levels.kind in ("linear", "quantile"):
+        ax.zaxis.set_major_locator(MaxNLocator(6))
+        ax.zaxis.set_major_formatter(lambda value, _: written(value, 4))
+        return
     values = of.values[of.finite]
-    return float(np.log10(values.max() / values.min()))
-
-
-def _small(levels: Scale) -> bool:
-    return bool(np.abs(levels.levels).max() < 1e5)
+    chosen = levels.levels[(levels.levels >= values.min()) & (levels.levels <= values.max())]
+    if levels.kind == "constant" or not len(chosen):
+        chosen = values[:1]
+    chosen = chosen[:: -(-len(chosen) // 7)]
+    heights = np.log10(chosen) if levels.kind == "log" else chosen
+    ax.set_zticks(heights, [written(float(value), 4) for value in chosen])

@@ -38,7 +38,8 @@ class RecalibratedStatistics:
 
     Mean and variance of each layer are those of batches of ``STATISTICAL_BATCH`` examples, normalised by
     their own statistics as in training, averaged with the number of examples as weights. Variances are
-    unbiased, as torch's running ones are. A last batch of one example is joined to the one before.
+    unbiased, as torch's running ones are. A last example that would be a batch by itself, which has no
+    variance, is one more of the batch before.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -72,25 +73,26 @@ class RecalibratedStatistics:
         if self._kept is not None:
             yield from self._kept
             return
-        pieces = self._joined(self._problem.pieces(self.batch))
+        pieces: Iterable[Piece] = self._batches()
         if self._problem.data.batches is not None:
-            self._kept = list(pieces)
-        yield from pieces if self._kept is None else self._kept
+            self._kept = pieces = list(pieces)
+        yield from pieces
 
-    def _joined(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """The same pieces; one of a single example, which has no variance, joined to the one before."""
-        waiting: Piece | None = None
-        for piece in pieces:
-            if waiting is not None and piece.examples == 1:
-                joined = list(self._problem.join([waiting, piece]))
-                if len(joined) == 1:
-                    waiting = joined[0]
-                    continue
-            if waiting is not None:
-                yield waiting
-            waiting = piece
-        if waiting is not None:
-            yield waiting
+    def _batches(self) -> Iterator[Piece]:
+        """The data in these batches, in whatever pieces they are read."""
+        parts: list[Piece] = []
+        held = 0
+        for piece in self._problem.pieces(self.batch):
+            first = 0
+            while first < piece.examples:
+                last = min(piece.examples, first + max(1, self.batch - held))
+                parts += self._problem.cut(piece, slice(first, last))
+                held, first = held + last - first, last
+                left = self._problem.examples - piece.first - first
+                if held >= self.batch and left != 1:
+                    yield from self._problem.join(parts)
+                    parts, held = [], 0
+        yield from self._problem.join(parts)
 
 
 def interpolated(model: nn.Module, other: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -102,7 +104,7 @@ def interpolated(model: nn.Module, other: Mapping[str, Tensor], share: float) ->
     for name, module in tracked(model):
         for key in ("running_mean", "running_var"):
             full = f"{name}.{key}" if name else key
-            own = getattr(module, key).double()
-            value = own + share * (other[full].double() - own)
+            own, end = getattr(module, key).double(), other[full].double()
+            value = (1 - share) * own + share * end
             found[full] = value.clamp(min=0.0) if key == "running_var" else value
     return found

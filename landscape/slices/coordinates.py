@@ -91,7 +91,9 @@ def coordinates(low: float, high: float, count: int, marks: Sequence[float] = (0
     found = np.linspace(low, high, count)
     step = (high - low) / (count - 1)
     for mark in marks:
+        if not low < mark < high:
+            continue
         found[np.abs(found - mark) < _IS_MARK * step] = mark
-        if low < mark < high and not (found == mark).any():
+        if not (found == mark).any():
             found = np.insert(found, int(np.searchsorted(found, mark)), mark)
     return found

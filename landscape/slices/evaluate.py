@@ -40,7 +40,8 @@ class Surface:
         seed: of the groups that errors come from, where single examples' losses are not known.
         test: the same problem on other data.
         gradient_norms: measure ‖∇L‖ at each point, too.
-        recalibration: of BatchNorm at each point; the running statistics stay as saved without.
+        recalibration: of BatchNorm at each point; the running statistics stay as saved without. Train mode
+            does not use them, and nothing is recalibrated.
 
     Attributes:
         channels: what is measured at a point, by name: ``loss``, ``error`` (NaN where it is not known),
@@ -61,8 +62,10 @@ class Surface:
         metrics: Mapping[str, Metric] | None = None,
         recalibration: Recalibration | None = None,
     ) -> None:
-        self.weights = Weights(problem, directions)
-        self.problem, self.recalibration = self.weights.problem, recalibration
+        with problem.arithmetic():  # also where gradients, or all but inference, are switched off
+            self.weights = Weights(problem, directions)
+        self.problem = self.weights.problem
+        self.recalibration = None if problem.train_mode else recalibration
         self._gradient_norms, self.evaluations = gradient_norms, 0
         self._decay = _Decay(problem, directions)
         sets = {"": (problem, dict(metrics or {})), **({"test_": (test, {})} if test is not None else {})}
@@ -73,7 +76,6 @@ class Surface:
         self.channels = tuple(
             name + channel for name, sample in self.samples.items() for channel in self._of(name, sample)
         )
-        self._width = {name: len(self._of(name, sample)) for name, sample in self.samples.items()}
         decay = self._decay.at([0.0] * len(directions))
         parts = [self._values(name, found, decay) for name, found in firsts.items()]
         self.centre = np.concatenate(parts)
@@ -113,16 +115,16 @@ class Surface:
         self, points: Sequence[Sequence[float]], coefficients: Sequence[float]
     ) -> tuple[float, float]:
         """(Σ aₖ L(pₖ), its standard error over the data), on the same examples at all points."""
-        sample, total, decay = self.samples[""], torch.zeros(()), 0.0
+        sample, decay = self.samples[""], 0.0
+        totals: list[Tensor] = []
         with self._evaluating():
             for point, a in zip(points, coefficients, strict=True):
                 self.weights.move(point)
                 self._calibrated()
-                pieces = sample.pieces(self.problem)
-                part = torch.cat([sample.examples(self.problem, piece) for piece in pieces])
-                total = a * part + total.to(part)
+                parts = [a * sample.examples(self.problem, p) for p in sample.pieces(self.problem)]
+                totals = [t + part for t, part in zip(totals, parts, strict=True)] if totals else parts
                 decay += a * self._decay.at(point)
-        value, error = sample.mean_of(total)
+        value, error = sample.mean_of(totals)
         return value + decay, error
 
     @contextlib.contextmanager
@@ -142,7 +144,7 @@ class Surface:
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
-        with self.problem.arithmetic(), torch.no_grad(), self.problem.statistics():
+        with self.problem.arithmetic(), torch.no_grad():
             yield
 
     def _calibrated(self) -> None:

@@ -1,17 +1,18 @@
 """Coarse to fine: which points of a grid to evaluate, and what the others are by interpolation.
 
 Interpolation is by polyharmonic splines on scattered points: s(x) = Σ cⱼ|x − xⱼ|ᵖ + a cubic polynomial, with
-p = 3 or 5 (Duchon 1977; on a line, the natural cubic and quintic spline). Two known facts make its error known:
+p = 3 or 5 (Duchon 1977, "Splines minimizing rotation-invariant semi-norms in Sobolev spaces"). Two facts make
+its error known:
 
-- the residual of a point left out of the interpolation costs nothing, eⱼ = cⱼ/(A⁻¹)ⱼⱼ (Rippa 1999, "An algorithm
-  for selecting a good value for the parameter c in radial basis function interpolation", eq. 12);
-- the error at x is at most the power function P(x), which follows from the positions alone, times a size of the
-  function (Wu & Schaback 1993, "Local error estimates for radial basis function interpolation of scattered
-  data"), and a point left out has P² = 1/|A⁻¹ⱼⱼ|.
+- what a point left out would have been off by costs nothing, eⱼ = cⱼ/(A⁻¹)ⱼⱼ (Rippa 1999, "An algorithm for
+  selecting a good value for the parameter c in radial basis function interpolation", §3);
+- the error at x is at most the power function P(x), which follows from the positions alone, times a size of
+  the function (Wu & Schaback 1993, "Local error estimates for radial basis function interpolation of
+  scattered data"), and a point left out has P² = 1/|A⁻¹ⱼⱼ|.
 
-So |eⱼ|/Pⱼ measures that size around xⱼ, from what came out at xⱼ against what the others foretold, and the error at
-x is estimated as P(x) times the largest of it nearby. All is a function of the known points' values alone, so
-that a run that is resumed chooses the same points.
+So |eⱼ|/Pⱼ measures that size around xⱼ, from what came out at xⱼ against what the others foretold, and the
+error at x is estimated as P(x) times the largest of it nearby. All is a function of the known points' values
+alone, so that a run that is resumed chooses the same points.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.spatial import cKDTree
 
 __all__ = ["filled", "first", "wanted"]
@@ -43,8 +45,9 @@ _NEARBY = (4, 12)
 #: Estimated errors are the largest seen nearby times this. On random smooth, kinked, valley-shaped and
 #: cliff-like surfaces 93 % to 100 % of the true errors were below the estimates then.
 _SAFETY = 2.0
-#: Known points that an interpolant goes through, those among them that it is for, and points found at once.
-_STENCIL, _CORE, _TARGETS = 240, 80, 4096
+#: Known points that an interpolant goes through and those among them that it is for, on a line and in a plane
+#: (few on a line, where the rounding of many close points would show), and points found at once.
+_STENCIL, _CORE, _TARGETS = (24, 240), (8, 80), 4096
 #: Rounding of an interpolant, relative to the values it goes through, if the residuals should show none.
 _ROUNDING = 1e-9
 #: A value that is not finite and has a smaller weight than this is left out of its channel.
@@ -73,8 +76,8 @@ def wanted(
 ) -> np.ndarray:
     """The points to evaluate next; none when all others may stay interpolated.
 
-    A point may where the estimated error of its interpolation is below its standard error, and no point of its
-    coarse cell came out non-finite.
+    A point may where the estimated error of its interpolation is below its standard error, and no point of
+    its coarse cell came out non-finite.
 
     Args:
         coordinates: as of :func:`first`, whose points come first.
@@ -113,8 +116,8 @@ def filled(
 
     Args:
         coordinates: as of :func:`first`.
-        values: (x, channels) or (x, y, channels) float64, the loss first. The others are interpolated as the loss
-            is, and kept within the range of what is known of them.
+        values: (x, channels) or (x, y, channels) float64, the loss first. The others are interpolated as the
+            loss is, and kept within the range of what is known of them.
         known: mask of what was evaluated, (x,) or (x, y).
 
     Returns:
@@ -222,7 +225,10 @@ def _thinned(
     reach *= 1 - 1e-9
     tree, taken = cKDTree(points), np.zeros(len(points), dtype=bool)
     chosen: list[int] = []
-    for i in candidates[np.argsort(-excess[candidates], kind="stable")]:
+    # Symmetric points are equally bad but for rounding, which the number of threads changes: they are equal.
+    with np.errstate(divide="ignore"):
+        worst = np.round(np.log2(excess[candidates]), 3)
+    for i in candidates[np.argsort(-worst, kind="stable")]:
         if not taken[i]:
             chosen.append(int(i))
             taken[tree.query_ball_point(points[i], reach[i])] = True
@@ -233,7 +239,7 @@ def _thinned(
 
 @dataclass(frozen=True)
 class _Surface:
-    """What interpolates between trusted points: ``values`` (points, channels), ``errors`` (points,) of the loss."""
+    """Between trusted points: ``values`` (points, channels), and ``errors`` (points,) of the loss."""
 
     values: np.ndarray
     errors: np.ndarray
@@ -242,7 +248,7 @@ class _Surface:
     def through(
         cls, positions: np.ndarray, values: np.ndarray, trusted: np.ndarray, open_: np.ndarray
     ) -> _Surface:
-        """At the ``open_`` points, from the ``trusted`` ones; (x[, y]) masks, ``values`` (x[, y], channels)."""
+        """At ``open_`` points from ``trusted`` ones, (x[, y]) masks; ``values`` is (x[, y], channels)."""
         known, points, data = positions[trusted], positions[open_], values[trusted]
         found, errors = np.full((len(points), data.shape[1]), np.nan), np.full(len(points), np.inf)
         if not len(known):
@@ -291,7 +297,7 @@ def _better(
 def _combined(weights: np.ndarray, data: np.ndarray) -> np.ndarray:
     """weights (points, known) @ data (known, channels). A NaN of one channel reaches its neighbours only."""
     finite = np.isfinite(data)
-    whole: np.ndarray = weights @ np.where(finite, data, 0.0)
+    whole = _product(weights, np.where(finite, data, 0.0))
     for channel in np.flatnonzero(~finite.all(0)):
         whole[:, channel] = np.nan
         if finite[:, channel].any():
@@ -315,11 +321,12 @@ class _Part:
 def _parts(known: np.ndarray, points: np.ndarray) -> Iterator[_Part]:
     """Boxes with few known points each; one of them if there are few in all."""
     dimensions = known.shape[1]
+    most, few = _STENCIL[dimensions - 1], _CORE[dimensions - 1]
     everything = np.arange(len(points)), np.arange(len(known)), np.zeros(dimensions), np.ones(dimensions)
     waiting = [everything]
     while waiting:
         targets, core, low, high = waiting.pop()
-        crowded = len(core) > _CORE and len(known) > _STENCIL
+        crowded = len(core) > few and len(known) > most
         axis = int((high - low).argmax())
         if (crowded or len(targets) > _TARGETS) and high[axis] - low[axis] > 1e-6:
             middle = (low[axis] + high[axis]) / 2
@@ -330,7 +337,7 @@ def _parts(known: np.ndarray, points: np.ndarray) -> Iterator[_Part]:
             waiting.append((targets[~right], core[~above], low, lower))
         elif len(targets) or len(core):
             outside = np.maximum(np.maximum(low - known, known - high), 0.0)
-            order = np.argsort((outside**2).sum(1), kind="stable")[:_STENCIL]
+            order = np.argsort((outside**2).sum(1), kind="stable")[:most]
             middle = known[order].mean(0)
             radius = float(np.abs(known[order] - middle).max()) or 1.0
             yield _Part(targets, core, np.union1d(order, core), middle, radius)
@@ -367,7 +374,7 @@ class _Fit:
         inverse = None
         if len(known) > basis.shape[1] == np.linalg.matrix_rank(basis):
             corner = np.zeros((basis.shape[1],) * 2)
-            inverse = np.linalg.inv(np.block([[_distances(places, places) ** power, basis], [basis.T, corner]]))
+            inverse = _inverse(np.block([[_distances(places, places) ** power, basis], [basis.T, corner]]))
         return cls(places, inverse, power, exponents, centre, radius)
 
     @property
@@ -391,11 +398,22 @@ class _Fit:
         right = np.concatenate(
             [_distances(places, self.places) ** self.power, _monomials(places, self.exponents)], 1
         )
-        weights = right @ self.inverse
+        weights = _product(right, self.inverse)
         # |.|ᵖ is positive definite where polynomials vanish, up to this sign.
         sign = (-1) ** ((self.power + 1) // 2)
         squares = -sign * np.einsum("ij,ij->i", weights, right)
         return weights[:, : len(self.places)], np.sqrt(np.maximum(squares, 0.0)) * self.unit
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray | None:
+    """Torch's work, as is the next: NumPy's own pool of threads would spin against torch's."""
+    found, failed = torch.linalg.inv_ex(torch.from_numpy(matrix))
+    return None if int(failed) else found.numpy()
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    found: np.ndarray = (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
+    return found
 
 
 def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,31 @@ GROUPS = 20
 Metric = Callable[[Any, Any], Any]
 
 
+@dataclass(frozen=True)
+class _Groups:
+    """Rows and terms of the groups of a piece, and the share of its pairs of examples in one group."""
+
+    rows: list[tuple[Tensor, float]]
+    together: float
+
+
+@dataclass(frozen=True)
+class _Centre:
+    """Sums of losses of a piece at the centre, float64; the terms of each, None if all have one.
+
+    ``together`` is that of :class:`_Groups`, 0 for single examples.
+    """
+
+    sums: Tensor
+    terms: Tensor | None
+    together: float
+
+    @property
+    def counted(self) -> Tensor:
+        """The terms of each."""
+        return torch.ones_like(self.sums) if self.terms is None else self.terms
+
+
 class Sample:
     """A data set in fixed pieces.
 
@@ -34,7 +60,7 @@ class Sample:
     squared standard error of the difference Σ(dᵢ − mᵢD)²·N/(N−1)/(Σmᵢ)² with D = Σdᵢ/Σmᵢ, that of a ratio
     (Cochran 1977, eq. 6.13), all from sums over the examples in float64. What both points have in common
     drops out: the sample is paired. Where single examples' losses are not known, i is a random group of
-    examples.
+    examples, see :func:`_paired`.
 
     Attributes:
         channels: what :meth:`means` gives, by name: loss, error, accuracy if targets are labels, metrics.
@@ -46,14 +72,13 @@ class Sample:
         self._how, self.method = _how(problem)
         self._seed, self._metrics = seed, metrics
         self._problem, self._size = problem, micro_batch
-        if self._how == "calls":
-            self._problem = _shuffled(problem, seed)
-            self._size = max(1, min(micro_batch, -(-problem.examples // GROUPS)))
         self.resident = problem.data.batches is not None
         self._kept: list[Piece] | None = None
-        self._groups: dict[int, list[tuple[Tensor, float]]] = {}
-        self._before: list[tuple[Tensor, Tensor | None]] = []
-        self._count, self._squares, self._labels = 0, 0.0, 0
+        if self._how == "calls":
+            self._by_calls()
+        self._groups: dict[int, _Groups] = {}
+        self._before: list[_Centre] = []
+        self._count, self._squares, self._labels, self._examples = 0, 0.0, 0, 0
         self._labelled = False
         self.channels: tuple[str, ...] = ()
 
@@ -66,17 +91,19 @@ class Sample:
     def begin(self, problem: Problem) -> np.ndarray:
         """Evaluate the centre, which other points are compared with; its error is that of the loss itself."""
         total = self.nothing()
-        for piece in self.pieces(problem):
-            outputs = self._outputs(problem, piece)
+        for piece in self._splittable(problem):
+            with problem.statistics():
+                outputs = self._outputs(problem, piece)
+                sums, terms = self._with_terms(problem, piece, outputs)
             if outputs is not None and problem.loss.classes:
                 self._labels += label_hits(problem.loss, outputs, targets_of(piece.batch))[1]
                 self._labelled = self._labels > 0
-            sums, terms = self._with_terms(problem, piece, outputs)
+            centre = self._centre(problem, piece, sums, terms)
+            self._before.append(centre)
             self._count += int((terms > 0).sum())
-            self._squares += float(terms @ terms)
-            weights = None if bool((terms == 1).all()) else terms
-            total += self._added(problem, piece, outputs, sums, sums, weights)
-            self._before.append((sums, weights))
+            self._examples += piece.examples
+            self._squares += float(_paired(terms, terms, centre.together))
+            total += self._added(problem, piece, outputs, sums, sums, centre)
         if self._count < 2 and self._how != "none":
             self._how, self.method = "none", "not computed: a single example with terms"
         accuracy = ("accuracy",) if self._labelled else ()
@@ -89,23 +116,32 @@ class Sample:
 
     def part(self, problem: Problem, number: int, piece: Piece) -> Tensor:
         """What a piece adds to the sums, at the weights that ``problem``'s model has."""
-        outputs = self._outputs(problem, piece)
-        before, terms = self._before[number]
-        sums = self._sums(problem, piece, outputs)
-        return self._added(problem, piece, outputs, sums, sums - before, terms)
+        centre = self._before[number]
+        with problem.statistics():
+            outputs = self._outputs(problem, piece)
+            sums = self._sums(problem, piece, outputs)
+        return self._added(problem, piece, outputs, sums, sums - centre.sums, centre)
 
     def examples(self, problem: Problem, piece: Piece) -> Tensor:
         """Summed losses, float64, of a piece's examples, or of whatever errors come from."""
-        return self._sums(problem, piece, self._outputs(problem, piece))
+        with problem.statistics():
+            return self._sums(problem, piece, self._outputs(problem, piece))
 
-    def mean_of(self, sums: Tensor) -> tuple[float, float]:
-        """The mean over the terms, and its standard error, of numbers like those of :meth:`examples`."""
+    def mean_of(self, parts: Sequence[Tensor]) -> tuple[float, float]:
+        """The mean over the terms, and its standard error, of numbers like those of :meth:`examples`.
+
+        One tensor for each piece.
+        """
         mass = self._problem.terms
-        mean = float(sums.sum()) / mass
+        mean = sum(float(part.sum()) for part in parts) / mass
         if self._how == "none":
             return mean, math.nan
-        ones = [torch.ones_like(before) if terms is None else terms for before, terms in self._before]
-        squares = float((sums - mean * torch.cat(ones)).square().sum())
+        squares = 0.0
+        for part, centre in zip(parts, self._before, strict=True):
+            rest = part - mean * centre.counted
+            squares += float(_paired(rest, rest, centre.together))
+        if not math.isfinite(squares):
+            return mean, math.nan
         return mean, math.sqrt(squares * self._count / (self._count - 1)) / mass
 
     def means(self, total: Tensor) -> np.ndarray:
@@ -118,7 +154,29 @@ class Sample:
         if self._how != "none" and math.isfinite(variance):
             error = math.sqrt(max(0.0, variance) * self._count / (self._count - 1)) / mass
         accuracy = [hits / self._labels] if self._labelled else []
-        return np.array([loss / mass, error, *accuracy, *(m / self._problem.examples for m in metrics)])
+        return np.array([loss / mass, error, *accuracy, *(m / self._examples for m in metrics)])
+
+    def _by_calls(self) -> None:
+        """Errors from whole pieces, which are then many and drawn at random."""
+        self._problem = _shuffled(self._problem, self._seed)
+        self._size = max(1, min(self._size, -(-self._problem.examples // GROUPS)))
+        self._kept = None
+
+    def _splittable(self, problem: Problem) -> Iterator[Piece]:
+        """The pieces, smaller ones if a loss takes outputs that cannot be cut into groups of examples."""
+        if self._how == "groups":
+            piece = next(self.pieces(problem))
+            with problem.statistics():
+                outputs = self._outputs(problem, piece)
+            if not _by_example(outputs, piece.examples):
+                self._how, self.method = "calls", _calls(self._problem)
+                self._by_calls()
+        yield from self.pieces(problem)
+
+    def _centre(self, problem: Problem, piece: Piece, sums: Tensor, terms: Tensor) -> _Centre:
+        """What later points are compared with."""
+        together = self._grouped(problem, piece).together if self._how == "groups" else 0.0
+        return _Centre(sums, None if bool((terms == 1).all()) else terms, together)
 
     def _outputs(self, problem: Problem, piece: Piece) -> Any:
         """The model's outputs; None for a loss that calls the model itself."""
@@ -136,12 +194,13 @@ class Sample:
         outputs: Any,
         sums: Tensor,
         differences: Tensor,
-        terms: Tensor | None,
+        centre: _Centre,
     ) -> Tensor:
-        """What a piece adds; ``terms`` are None where each example has one."""
-        total = differences.sum()
-        crossed = total if terms is None else differences @ terms
-        found = [sums.sum(), differences @ differences, crossed, total]
+        """What a piece adds."""
+        total, terms, together = differences.sum(), centre.terms, centre.together
+        # Of terms that are all one, Σdᵢmᵢ is Σdᵢ.
+        crossed = total if terms is None and not together else _paired(differences, centre.counted, together)
+        found = [sums.sum(), _paired(differences, differences, together), crossed, total]
         right = (
             _hits(problem, outputs, targets_of(piece.batch)) if self._labelled else torch.zeros_like(total)
         )
@@ -180,7 +239,7 @@ class Sample:
                 targets = targets_of(batch)
                 means = [
                     loss.mean(rows_of(outputs, rows), rows_of(targets, rows)).reshape(()).double() * count
-                    for rows, count in self._grouped(problem, piece)
+                    for rows, count in self._grouped(problem, piece).rows
                 ]
                 return torch.stack(means)
             mean = problem.mean_loss(piece) if outputs is None else loss.mean(outputs, targets_of(batch))
@@ -196,11 +255,11 @@ class Sample:
         if self._how == "examples" and problem.loss.each is not None:
             return sums, problem.loss.each(outputs, targets_of(piece.batch))[1].double()
         grouped = self._how == "groups"
-        counts = [count for _, count in self._grouped(problem, piece)] if grouped else [piece.terms]
+        counts = [count for _, count in self._grouped(problem, piece).rows] if grouped else [piece.terms]
         return sums, sums.new_tensor(counts)
 
-    def _grouped(self, problem: Problem, piece: Piece) -> list[tuple[Tensor, float]]:
-        """Rows of the piece in up to 20 random groups that have terms, the same at each point."""
+    def _grouped(self, problem: Problem, piece: Piece) -> _Groups:
+        """The piece in up to 20 random groups that have terms, the same at each point."""
         if piece.first not in self._groups:
             generator = torch.Generator().manual_seed(derived_seed(self._seed, "groups", piece.first))
             order = torch.randperm(piece.examples, generator=generator).to(problem.device)
@@ -209,7 +268,11 @@ class Sample:
                 float(len(rows) if terms is None else terms(rows_of(targets_of(piece.batch), rows)))
                 for rows in groups
             ]
-            self._groups[piece.first] = [(r, c) for r, c in zip(groups, counts, strict=True) if c > 0]
+            together = sum(len(rows) * (len(rows) - 1) for rows in groups)
+            self._groups[piece.first] = _Groups(
+                [(r, c) for r, c in zip(groups, counts, strict=True) if c > 0],
+                together / max(1, piece.examples * (piece.examples - 1)),
+            )
         return self._groups[piece.first]
 
 
@@ -223,9 +286,34 @@ def _how(problem: Problem) -> tuple[str, str]:
         return "examples", "paired differences of single examples"
     if not problem.loss.whole:
         return "groups", f"paired differences of {GROUPS} random groups of examples in each piece"
+    return "calls", _calls(problem)
+
+
+def _calls(problem: Problem) -> str:
+    """How errors are obtained from whole pieces, in words."""
     if problem.data.batches is None or len(problem.data.batches) > 1:
-        return "calls", "paired differences of pieces of the data, in the order they come in"
-    return "calls", f"paired differences of {GROUPS} or more random groups of examples"
+        return "paired differences of pieces of the data, in the order they come in"
+    return f"paired differences of {GROUPS} or more random groups of examples"
+
+
+def _by_example(outputs: Any, examples: int) -> bool:
+    """Whether outputs are tensors, in plain containers, of which each example has its row."""
+    if isinstance(outputs, Tensor):
+        return outputs.ndim > 0 and len(outputs) == examples
+    if type(outputs) is dict:
+        outputs = tuple(outputs.values())
+    if not isinstance(outputs, tuple | list) or not outputs:
+        return False
+    return all(_by_example(part, examples) for part in outputs)
+
+
+def _paired(a: Tensor, b: Tensor, together: float) -> Tensor:
+    """Σ aᵢbᵢ over the examples of a piece, from sums over random groups of them.
+
+    If two examples are in one group with probability p (``together``), the sum over the groups is on average
+    (1 − p) Σ aᵢbᵢ + p ΣaᵢΣbᵢ. Sorted data, whose pieces are far from each other, do not bias what is left.
+    """
+    return a @ b if not together else (a @ b - together * a.sum() * b.sum()) / (1 - together)
 
 
 def _shuffled(problem: Problem, seed: int) -> Problem:

@@ -38,8 +38,8 @@ _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 25}
 _PASSING = 8
 #: Coordinates along a direction that differ by less, relatively, are equally large.
 _EQUAL = 1e-6
-#: Directions are collinear where an eigenvalue of their cosines is below this (for two: an angle of
-#: 1e-6), since the normal equations could not be solved.
+#: Directions are collinear where an eigenvalue of their cosines is below this (for two: an angle of 1e-6),
+#: since cosines in float64 do not tell them apart.
 _COLLINEAR = 1e-12
 
 
@@ -158,22 +158,20 @@ def project(
         CheckpointError: a checkpoint is not of the centre's shape, or not finite.
     """
     checkpoints = _Checkpoints(load, m, centre, 0, name)
-    norms = torch.tensor([norm(direction) for direction in directions], dtype=torch.float64)
-    cosines = _cosines(directions, norms)
-    k = len(directions)
-    coordinates, along = np.zeros((m, k)), np.zeros((m, k))
-    distances, lengths = np.zeros(m), np.zeros(m)
+    triangle = _triangle(directions)
+    inverse, k = torch.linalg.inv(triangle), len(directions)
+    orthonormal, distances, lengths = np.zeros((m, k)), np.zeros(m), np.zeros(m)
     for i in range(m):
         (vector,) = checkpoints.take([i])
-        scaled = torch.zeros(k, dtype=torch.float64)  # in units of the weights
-        # The last residual is that of coordinates corrected once: what the first solution was off by where
-        # directions are nearly collinear is gone from it.
-        lengths[i], inner = _residual(vector, checkpoints.centre, directions, scaled, norms)
-        along[i] = inner.numpy()
-        for _ in range(2):
-            scaled += torch.linalg.solve(cosines, inner)
-            distances[i], inner = _residual(vector, checkpoints.centre, directions, scaled, norms)
-        coordinates[i] = (scaled / norms).numpy()
+        found = torch.zeros(k, dtype=torch.float64)
+        lengths[i], inner = _residual(vector, checkpoints.centre, directions, inverse, found)
+        for _ in range(2):  # the second time for what rounding left
+            found += inner
+            distances[i], inner = _residual(vector, checkpoints.centre, directions, inverse, found)
+        orthonormal[i] = found.numpy()
+    coordinates = orthonormal @ inverse.numpy()
+    cosines = triangle / torch.linalg.vector_norm(triangle, dim=1, keepdim=True)
+    along = orthonormal @ cosines.numpy().T
     total = float(np.sum(lengths**2))
     shares = np.sum(along**2, axis=0) / total if total else np.full(k, np.nan)
     within = max(0.0, 1 - float(np.sum(distances**2)) / total) if total else float("nan")
@@ -350,39 +348,49 @@ def _orthonormalise(rows: Sequence[Tensor]) -> None:
             row.div_(norm(row))
 
 
-def _cosines(directions: Tensor, norms: Tensor) -> Tensor:
-    """Of the angles between the directions, (k, k) float64 on the CPU."""
-    for j, length in enumerate(norms.tolist()):
+def _triangle(directions: Tensor) -> Tensor:
+    """L (k, k) of the directions L Q, Q with orthonormal rows, which are not made; float64, on the CPU.
+
+    CholeskyQR2 (Yamamoto et al. 2015), about as accurate as Householder's where it does not break down.
+    """
+    lengths = [norm(direction) for direction in directions]
+    for j, length in enumerate(lengths):
         if not np.isfinite(length) or length == 0:
             raise InputError(f"direction {j + 1} has no length to measure along", found=f"length {length:g}")
-    products = torch.zeros((len(norms), len(norms)), dtype=torch.float64, device=directions.device)
-    for part in _parts(directions[0], len(norms)):
-        rows = directions[:, part].double()
-        products += rows @ rows.T
-    cosines = products.cpu() / torch.outer(norms, norms)
-    smallest = float(torch.linalg.eigvalsh(cosines)[0])
-    if smallest < _COLLINEAR:
-        raise InputError(
-            "the directions are collinear: they span no plane",
-            found=f"smallest eigenvalue of their cosines {smallest:.1g}",
-            do="choose another direction for one of them",
-        )
-    return cosines
+    triangle = torch.diag(torch.tensor(lengths, dtype=torch.float64))
+    for _ in range(2):
+        inverse = torch.linalg.inv(triangle)
+        products = torch.zeros_like(triangle)
+        for part in _parts(directions[0], 2 * len(lengths)):
+            rows = _combination(inverse, directions[:, part])
+            products += (rows @ rows.T).cpu()
+        smallest = float(torch.linalg.eigvalsh(products)[0])
+        if smallest < _COLLINEAR:
+            raise InputError(
+                "the directions are collinear: they span no plane",
+                found=f"smallest eigenvalue of their cosines {smallest:.1g}",
+                do="choose another direction for one of them",
+            )
+        triangle = triangle @ torch.linalg.cholesky(products)
+    return triangle
+
+
+def _combination(coefficients: Tensor, rows: Tensor) -> Tensor:
+    return coefficients.to(rows.device) @ rows.double()
 
 
 def _residual(
-    vector: Tensor, centre: Tensor, directions: Tensor, scaled: Tensor, norms: Tensor
+    vector: Tensor, centre: Tensor, directions: Tensor, inverse: Tensor, found: Tensor
 ) -> tuple[float, Tensor]:
-    """r = w_i − w − Σ scaled_j d_j/‖d_j‖: its length, and its inner products with the d_j/‖d_j‖, (k,)."""
-    coefficients = (scaled / norms).to(centre.device)
-    square, inner = coefficients.new_zeros(()), torch.zeros_like(coefficients)
-    for part in _parts(centre, len(directions) + 2):
-        rows = directions[:, part].to(centre.device, torch.float64)
+    """r = w_i − w − Σ found_j q_j, q the orthonormal rows L⁻¹D: its length, and the ⟨r, q_j⟩ (k,)."""
+    square, inner = torch.zeros((), dtype=torch.float64), torch.zeros_like(found)
+    for part in _parts(centre, 2 * len(found) + 2):
+        rows = _combination(inverse, directions[:, part].to(centre.device))
         residual = vector[part].double() - centre[part].double()
-        residual -= coefficients @ rows
-        square += residual @ residual
-        inner += rows @ residual
-    return float(square) ** 0.5, inner.cpu() / norms
+        residual -= _combination(found, rows)
+        square += (residual @ residual).cpu()
+        inner += (rows @ residual).cpu()
+    return float(square) ** 0.5, inner
 
 
 def _too_few(rank: int, wanted: int, m: int, largest: float, rounding: float) -> InputError:

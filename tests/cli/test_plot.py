@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from landscape.results import CheckpointReference, RatiosResult
@@ -16,6 +17,7 @@ from tests.plots.ratios_support import gradients, hash_of, ratios_result
 from tests.plots.support import per_layer, trace_result
 from tests.plots.test_density import density_result
 from tests.results.samples import eigen_result
+from tests.support.slice_results import plane_result
 
 
 @pytest.fixture
@@ -76,6 +78,38 @@ def test_what_the_picture_does_not_have(file: Path, args: list[str], words: list
     assert done.stderr.startswith("error: ")
     assert all(word in done.stderr for word in words), done.stderr
     assert len(list(file.parent.iterdir())) == 1
+
+
+def test_a_slice_has_levels_data_and_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("m.h5")
+    odd = np.array(["a/b c"], dtype=object)
+    ResultFile(path).add(plane_result(metric_names=odd, provenance=provenance("slice-dddd")))
+    ResultFile(path).add(trace_result(provenance=provenance("trace-bbbb")))
+    pictures = {}
+    for options, name in (
+        ([], "m-slice-dddd.png"),
+        (["--levels", "quantile"], "m-slice-dddd.png"),
+        (["--data", "test"], "m-slice-dddd-test.png"),
+        (["--metric", "a/b c"], "m-slice-dddd-a_b_c.png"),
+        (["--view", "surface", "--metric", "accuracy"], "m-slice-dddd-surface-accuracy.png"),
+    ):
+        done = call("plot", path, "slice", *options)
+        assert done.exit_code == 0, done.stderr
+        assert done.stdout.strip() == name
+        pictures[tuple(options)] = Path(name).read_bytes()
+    assert len(set(pictures.values())) == len(pictures)
+    for args, words in (
+        (["slice", "--levels", "even"], "choose one of quantile, log, linear"),
+        (["slice", "--metric", "mass"], "no mass on the train data"),
+        (["slice", "--data", "valid"], "train or test"),
+        (["slice", "--view", "line"], "no line to draw"),
+        (["trace", "--levels", "log"], "no option levels"),
+    ):
+        done = call("plot", path, *args)
+        assert done.exit_code == 2
+        assert words in done.stderr
+    assert len(list(Path().iterdir())) == 5
 
 
 def test_a_run_without_any_eigenvalue_says_so(tmp_path: Path) -> None:

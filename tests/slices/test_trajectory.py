@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -90,38 +91,35 @@ def test_gram_is_the_dense_one_whatever_fits_into_memory(
 
 @pytest.mark.parametrize(("m", "capacity"), [(20, 2), (20, 3), (100, 7), (100, 16), (200, 64)])
 def test_readings_are_near_the_least_possible(m: int, capacity: int) -> None:
-    """A reading beside B − 1 others in memory makes at most B − 1 new pairs, and the first B make fewer."""
+    """A reading beside B − 1 others in memory makes at most B − 1 new pairs, and the first B make fewer.
+
+    Up to B = 15 one passes at a time, and only the panels' own pairs are behind that bound.
+    """
     run = Run(torch.from_numpy(draw(2).standard_normal((m, 3))))
     gram(run, m, torch.zeros(3, dtype=torch.float64), capacity * 3 * 8)
     rest = m * (m - 1) / 2 - capacity * (capacity - 1) / 2
-    assert sum(run.reads) <= 1.15 * (capacity + rest / (capacity - 1)) + 1
+    assert sum(run.reads) <= (1.15 if capacity < 16 else 1.3) * (capacity + rest / (capacity - 1)) + 1
 
 
-def test_no_more_checkpoints_are_alive_than_memory_holds() -> None:
+def test_as_many_checkpoints_are_alive_as_memory_holds() -> None:
     alive: set[int] = set()
     most = 0
 
-    class Tracked(Tensor):
-        pass
-
     def load(i: int) -> Tensor:
         nonlocal most
-        tensor = torch.full((10,), float(i)).double()
-        array = tensor.numpy()  # a base whose end is seen
-        held = torch.from_numpy(array.copy())
+        assert i not in alive
+        weights = torch.full((10,), float(i), dtype=torch.float64)
+        weakref.finalize(weights.untyped_storage(), alive.discard, i)
         alive.add(i)
         most = max(most, len(alive))
-        import weakref
+        return weights
 
-        weakref.finalize(held.untyped_storage(), alive.discard, i)
-        return held
-
-    gram(load, 30, torch.zeros(10).double(), 6 * 80)
-    assert most <= 6
+    gram(load, 30, torch.zeros(10).double(), 6 * 80 + 79)
+    assert most == 6
 
 
 def test_pieces_not_vectors_are_float64() -> None:
-    """Of float32 checkpoints nothing of their length is made in float64, neither for Gram nor for projections."""
+    """Of float32 checkpoints nothing of their length is made in float64, for Gram and for projections."""
 
     class Largest(TorchDispatchMode):
         numel = 0
@@ -133,8 +131,8 @@ def test_pieces_not_vectors_are_float64() -> None:
                     self.numel = max(self.numel, tensor.numel())
             return result
 
-    run = Run(torch.from_numpy(draw(3).standard_normal((4, 5000))).float())
-    directions = torch.from_numpy(orthonormal(2, 5000, 4)).float()
+    run = Run(torch.from_numpy(draw(3).standard_normal((4, 2000))).float())
+    directions = torch.from_numpy(orthonormal(2, 2000, 4)).float()
     with Largest() as seen:
         gram(run, 4, run.weights[-1], ALL)
         project(run, 4, run.weights[-1], directions)
@@ -187,7 +185,7 @@ def test_a_random_walk_against_the_dense_svd(capacity: int, dtype: torch.dtype) 
 
 @pytest.mark.parametrize("m", [1, 2, 7, 40])
 def test_equal_orthogonal_steps_have_their_closed_form(m: int) -> None:
-    """Steps that are orthonormal: D Dᵀ is min(i, j) from the end, with eigenvalues 1/(4 sin²((2j−1)π/(4m+2)))."""
+    """D Dᵀ is min(i, j), counted from the end, with the eigenvalues 1/(4 sin²((2j−1)π/(4m+2)))."""
     steps = orthonormal(m, 60, 9)
     centre = draw(10).standard_normal(60)
     run = Run(torch.from_numpy(centre - np.cumsum(steps[::-1], axis=0)[::-1]))
@@ -210,7 +208,7 @@ def test_the_plane_goes_through_the_centre_and_not_the_mean() -> None:
     assert found.rank == 2
     # Σ‖offset‖² = 5·4 and Σ t²‖line‖² = 2.5·4.
     np.testing.assert_allclose(found.shares, [2 / 3, 1 / 3], rtol=1e-12)
-    np.testing.assert_allclose(np.abs(found.directions @ torch.from_numpy(offset / 2)), [1, 0], atol=1e-13)
+    np.testing.assert_allclose(np.abs(found.directions.numpy() @ offset / 2), [1, 0], atol=1e-13)
 
 
 def test_numbers_come_in_the_order_asked_for() -> None:
@@ -282,17 +280,23 @@ def test_a_straight_line_has_rank_one(steps: float, saved: torch.dtype, loaded: 
         principal(run, 10, centre, [1, 2], ALL)
 
 
-@DTYPES
-def test_the_rounding_of_weights_is_bounded_and_not_far_above(dtype: torch.dtype) -> None:
-    """Singular values of a trajectory and of what was saved of it differ by less; by more than a hundredth."""
-    coarse = {torch.float64: torch.float32, torch.float32: torch.float16}[dtype]
-    centre = draw(19).standard_normal(2000)
-    run = Run(torch.from_numpy(centre + 0.1 * walk(20, 2000, 20)).to(coarse))
-    loose = Run(run.weights.clone())
-    found = principal(loose, 20, torch.from_numpy(centre).to(coarse), [1], ALL)
-    exact = np.linalg.svd(0.1 * walk(20, 2000, 20), compute_uv=False)
-    off = np.abs(found.singular_values - exact).max()
-    assert 0.001 * found.rounding < off <= found.rounding
+@pytest.mark.parametrize("m", [2, 9, 40])
+@pytest.mark.parametrize("rounded", ["checkpoints", "centre"])
+def test_the_rounding_of_weights_is_bounded_and_not_far_above(rounded: str, m: int) -> None:
+    """Differences of just below half a unit, all the same way, are lost or made by saving in float32."""
+    n, unit = 400, torch.finfo(torch.float32).eps
+    centre, other = (torch.full((n,), 1.5 + shift * unit, dtype=torch.float64) for shift in (0, 0.499))
+    exact = other.repeat(m, 1)
+    exact[0] = centre + 0.25 * (-1.0) ** torch.arange(n)
+    saved = exact.float()
+    if rounded == "centre":
+        centre, exact[1:] = other, other
+        saved = exact.clone()
+    found = principal(Run(saved), m, centre.float(), [1], ALL)
+    true = np.linalg.svd((exact - centre).numpy(), compute_uv=False)
+    off = np.abs(found.singular_values - true).max()
+    assert off == pytest.approx(0.499 * unit * ((m - 1) * n) ** 0.5, rel=1e-3)
+    assert 0.2 * found.rounding < off <= found.rounding
 
 
 def test_a_second_direction_just_above_rounding_is_found() -> None:
@@ -345,21 +349,21 @@ MEASURES: dict[str, Callable[..., object]] = {
 }
 
 
-@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=list(MEASURES))
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_not_finite(measure: Callable[..., object], bad: float) -> None:
     run, centre = Run(torch.from_numpy(walk(6, 9, 26))), torch.zeros(9).double()
     run.weights[4, 2:4] = bad
     with pytest.raises(CheckpointError, match=r"checkpoint 5 has weights that are not finite\nfound: 2 of 9"):
         measure(run, 6, centre)
-    with pytest.raises(CheckpointError, match="e.pt has"):
+    with pytest.raises(CheckpointError, match=r"e\.pt has"):
         measure(run, 6, centre, name=lambda i: "abcdef"[i] + ".pt")
     centre[0] = bad
     with pytest.raises(CheckpointError, match="the centre has"):
         measure(run, 6, centre)
 
 
-@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=list(MEASURES))
 def test_checkpoints_that_do_not_fit(measure: Callable[..., object]) -> None:
     run, centre = Run(torch.from_numpy(walk(6, 8, 26))), torch.zeros(9).double()
     with pytest.raises(CheckpointError, match=r"does not fit(.|\n)*\(8,\) torch.float64, not \(9,\)"):
@@ -367,7 +371,7 @@ def test_checkpoints_that_do_not_fit(measure: Callable[..., object]) -> None:
     with pytest.raises(CheckpointError, match="does not fit"):
         measure(Run(torch.zeros(6, 9, dtype=torch.long)), 6, centre)
     with pytest.raises(CheckpointError, match="cannot be squared"):
-        measure(Run(torch.full((6, 9), 1e200).double()), 6, centre)
+        measure(Run(torch.full((6, 9), 1e200, dtype=torch.float64)), 6, centre)
     with pytest.raises(InputError, match="needs a checkpoint"):
         measure(run, 0, centre)
 
@@ -421,14 +425,14 @@ def test_distances_near_the_plane_are_not_lost_in_squares() -> None:
 
 @pytest.mark.parametrize("angle", [1e-1, 1e-3, 1e-5])
 def test_nearly_collinear_directions(angle: float) -> None:
-    """The plane is as well determined as its directions: distances stay right."""
-    first, second, normal = orthonormal(3, 300, 31)
+    """The plane is as well determined as its directions are: to rounding over the angle, not its square."""
+    first, second, normal = orthonormal(3, 3000, 31)
     other = np.cos(angle) * first + np.sin(angle) * second
-    run = Run(torch.from_numpy(np.stack([5 * first, second + normal, first + 2 * normal])))
-    found = project(run, 3, torch.zeros(300).double(), torch.from_numpy(np.stack([first, 7 * other])))
-    np.testing.assert_allclose(found.distances, [0, 1, 2], atol=1e-15 / angle)
-    expected = [[5, 0], [-1 / np.tan(angle), 1 / (7 * np.sin(angle))], [1, 0]]
-    np.testing.assert_allclose(found.coordinates, expected, rtol=1e-14 / angle**2, atol=1e-14 / angle**2)
+    run = Run(torch.from_numpy(np.stack([5 * first, second + 1e-6 * normal, first + 2 * normal])))
+    found = project(run, 3, torch.zeros(3000).double(), torch.from_numpy(np.stack([first, 7 * other])))
+    np.testing.assert_allclose(found.distances, [0, 1e-6, 2], rtol=1e-9, atol=2e-16 / angle)
+    expected = np.array([[5, 0], [-1 / np.tan(angle), 1 / (7 * np.sin(angle))], [1, 0]])
+    np.testing.assert_allclose(found.coordinates, expected, atol=1e-15 / angle**2)
 
 
 def test_directions_that_span_nothing() -> None:

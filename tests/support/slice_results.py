@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -45,16 +46,17 @@ def _common(axes: list[str], along: list[str], **changes: Any) -> dict[str, Any]
 
 
 def line_result(
-    x: ArrayLike | None = None, loss: Callable[[np.ndarray], ArrayLike] | None = None, **changes: Any
+    x: ArrayLike | None = None,
+    loss: Callable[[np.ndarray], ArrayLike] | np.ma.MaskedArray | None = None,
+    **changes: Any,
 ) -> SliceResult:
-    """A line along an eigenvector, of CENTRE + SLOPE·t + ½·CURVATURE·t² unless told otherwise, with test data."""
+    """A line along an eigenvector, of CENTRE + SLOPE·t + ½·CURVATURE·t², with test data."""
     at = np.linspace(-1, 1, 21) if x is None else np.asarray(x, dtype=float)
-    values = np.asarray(
-        CENTRE + SLOPE * at + CURVATURE * at**2 / 2 if loss is None else loss(at), dtype=float
-    )
+    found = CENTRE + SLOPE * at + CURVATURE * at**2 / 2 if loss is None else loss
+    values = np.ma.asarray(found(at) if callable(found) else found)
     fields = _common(["eigen:1"], ["eigen"]) | {
         "x": at,
-        "loss": np.ma.array(values),
+        "loss": values,
         "standard_errors": np.ma.array(0.05 * np.abs(at)),
         "evaluated": np.ones(len(at), dtype=bool),
         "accuracies": np.ma.array(0.95 - 0.3 * at**2 / (1 + at**2)),
@@ -72,17 +74,16 @@ def line_result(
 
 
 def barrier_result(**changes: Any) -> SliceResult:
-    """An interpolation from loss 0.2 to 0.4 with a bump of 0.8 in the middle, and 1.4 with raw statistics."""
+    """An interpolation from loss 0.2 to 0.4 with a bump of 0.8 in the middle, of 1.4 as saved."""
     at = np.linspace(-0.5, 1.5, 41)
     bump = 16 * (at * (1 - at)) ** 2
-    # ends in weights recalibrated: 0.2 + 0.2 t, beyond them the squares grow
     values = 0.2 + 0.2 * at + 0.8 * bump
     fields = _common(["to:mlp-other.pt"], ["to"]) | {
         "x": at,
-        "loss": np.ma.array(values),
+        "loss": values,
         "standard_errors": np.ma.array(0.03 * np.abs(at)),
         "evaluated": np.ones(len(at), dtype=bool),
-        "accuracies": np.ma.array(0.95 - 0.4 * bump),
+        "accuracies": np.ma.array(0.95 - 0.4 * bump / (1 + bump)),
         "batchnorm": "recalibrated",
         "recalibration_batch": 256,
         "saved_loss": np.ma.array(0.2 + 0.2 * at + 1.4 * bump),
@@ -105,22 +106,21 @@ def barrier_result(**changes: Any) -> SliceResult:
 def plane_result(
     x: ArrayLike | None = None,
     y: ArrayLike | None = None,
-    loss: Callable[[np.ndarray, np.ndarray], ArrayLike] | None = None,
+    loss: Callable[[np.ndarray, np.ndarray], ArrayLike] | np.ma.MaskedArray | None = None,
     **changes: Any,
 ) -> SliceResult:
     """A plane along two random directions: a tilted bowl, the same on the test data but higher."""
     u = np.linspace(-1, 1, 21) if x is None else np.asarray(x, dtype=float)
     v = np.linspace(-1, 1, 17) if y is None else np.asarray(y, dtype=float)
     at = np.meshgrid(u, v, indexing="ij")
-    values = CENTRE + SLOPE * (at[0] + at[1]) + 1.5 * at[0] ** 2 + 0.5 * at[1] ** 2 + 0.6 * at[0] * at[1]
-    values = (
-        values if loss is None else np.broadcast_to(np.asarray(loss(*at), dtype=float), at[0].shape).copy()
-    )
+    bowl = CENTRE + SLOPE * (at[0] + at[1]) + 1.5 * at[0] ** 2 + 0.5 * at[1] ** 2 + 0.6 * at[0] * at[1]
+    found = bowl if loss is None else loss
+    values = np.ma.asarray(found(*at) if callable(found) else found)
     radius = np.hypot(*at)
     fields = _common(["random:1", "random:2"], ["random", "random"]) | {
         "x": u,
         "y": v,
-        "loss": np.ma.array(values),
+        "loss": values,
         "standard_errors": np.ma.array(0.05 * radius),
         "evaluated": np.ones(values.shape, dtype=bool),
         "accuracies": np.ma.array(0.95 - 0.3 * radius / 2),
@@ -138,8 +138,6 @@ def plane_result(
 
 def with_trajectory(result: SliceResult, count: int = 12, **changes: Any) -> SliceResult:
     """The result with a training run that winds from a corner to the centre, at its end in the slice."""
-    import dataclasses
-
     left = np.linspace(1, 0, count)
     axes = [0.9 * left * result.x[0], 0.8 * np.abs(left) ** 1.7 * (1.0 if result.y is None else result.y[-1])]
     losses = CENTRE + 2.0 * left**2 + 0.3 * left
