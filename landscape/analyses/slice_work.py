@@ -20,6 +20,7 @@ from landscape.files import printable
 from landscape.machine import is_out_of_memory
 from landscape.problem import Problem
 from landscape.results import Result
+from landscape.slices.batched import fastest_batch, rows
 from landscape.slices.batchnorm import RecalibratedStatistics, has_statistics, interpolated
 from landscape.slices.coordinates import coordinates
 from landscape.slices.differences import second_difference
@@ -183,10 +184,13 @@ class SliceWork(DirectedWork):
                     break
 
     def _tasks(self) -> Iterator[Task]:
-        """The points still wanted, a row of the plane or a point of the line at a time."""
+        """The points still wanted, a row of the plane or a point (or a batch) of the line at a time."""
         missing = self.extra["pending"] & ~self.extra["known"]
         if missing.ndim == 1:
-            yield from ((0, (int(j),)) for j in np.flatnonzero(missing))
+            points, size = np.flatnonzero(self.extra["pending"]), int(self.strategy["points_at_once"])
+            for chunk in (points[i : i + size] for i in range(0, len(points), size)):
+                if missing[chunk].any():  # the same batches, also on resumption
+                    yield 0, tuple(int(j) for j in chunk)
             return
         for row in np.flatnonzero(missing.any(1)):
             yield int(row), tuple(int(j) for j in np.flatnonzero(missing[row]))
@@ -194,14 +198,17 @@ class SliceWork(DirectedWork):
     def _evaluate_row(self, task: Task, surface: Surface | None = None) -> np.ndarray:
         row, columns = task
         surface = surface or self.surface
+        batch = int(self.strategy["points_at_once"])
         if len(self._coordinates) == 1:
-            return surface.row([(float(self.extra["x"][j]),) for j in columns])
+            return rows(surface, [(float(self.extra["x"][j]),) for j in columns], batch)
         x, y = self._coordinates
-        return surface.row([(float(x[row]), float(y[j])) for j in columns])
+        return rows(surface, [(float(x[row]), float(y[j])) for j in columns], batch)
 
     def _workers(self) -> Workers[Task] | Threads[Task]:
         """The processes that share the grid, as many as at the beginning: their threads change roundings."""
         assert self.surface  # made before the processes are
+        if "points_at_once" not in self.strategy:
+            self.strategy["points_at_once"] = fastest_batch(self.surface)
         jobs = int(self.strategy.setdefault("jobs", self.settings.jobs))
         if jobs == 1:
             return Workers(1, self._evaluate_row, torch.get_num_threads())

@@ -70,14 +70,14 @@ class Surface:
         self._decay = _Decay(problem, directions)
         sets = {"": (problem, dict(metrics or {})), **({"test_": (test, {})} if test is not None else {})}
         self.samples = {name: Sample(of, micro_batch, seed, own) for name, (of, own) in sets.items()}
-        with self._evaluating():
+        with self.evaluating():
             self._calibrated()
             firsts = {name: sample.begin(self.problem) for name, sample in self.samples.items()}
         self.channels = tuple(
             name + channel for name, sample in self.samples.items() for channel in self._of(name, sample)
         )
         decay = self._decay.at([0.0] * len(directions))
-        parts = [self._values(name, found, decay) for name, found in firsts.items()]
+        parts = [self.values(name, found, decay) for name, found in firsts.items()]
         self.centre = np.concatenate(parts)
         self.evaluations += 1
 
@@ -86,13 +86,23 @@ class Surface:
         return (*sample.channels[:2], *gradient, *sample.channels[2:])
 
     @property
+    def can_batch(self) -> bool:
+        """Whether several points may be evaluated in one call: plain losses of data in memory."""
+        plain = self.recalibration is None and not self._gradient_norms and not self.problem.train_mode
+        return plain and all(sample.can_batch for sample in self.samples.values())
+
+    def decay(self, point: Sequence[float]) -> float:
+        """The part of the loss at a point that is weight decay's."""
+        return self._decay.at(point)
+
+    @property
     def method(self) -> str:
         """How the errors are obtained, or why not."""
         return self.samples[""].method
 
     def row(self, points: Sequence[Sequence[float]]) -> np.ndarray:
         """(points, channels) float64 at points given by their coordinates; neither need be finite."""
-        with self._evaluating():
+        with self.evaluating():
             if self.recalibration is None and not all(s.resident for s in self.samples.values()):
                 return self._side_by_side(points)
             return np.stack([self._one(lambda c=c: self.weights.move(c), self._decay.at(c)) for c in points])
@@ -102,13 +112,13 @@ class Surface:
 
         BatchNorm is recalibrated only without ``rest``.
         """
-        with self._replaced(rest or {}), self._evaluating():
+        with self._replaced(rest or {}), self.evaluating():
             decay = self._decay.of(flat)
             return self._one(lambda: self.weights.put(flat), decay, calibrate=rest is None)
 
     def row_with(self, point: Sequence[float], rest: Mapping[str, Tensor]) -> np.ndarray:
         """(channels,) at a point, with some buffers of the model replaced; nothing is recalibrated."""
-        with self._replaced(rest), self._evaluating():
+        with self._replaced(rest), self.evaluating():
             return self._one(lambda: self.weights.move(point), self._decay.at(point), calibrate=False)
 
     def contrast(
@@ -117,7 +127,7 @@ class Surface:
         """(Σ aₖ L(pₖ), its standard error over the data), on the same examples at all points."""
         sample, decay = self.samples[""], 0.0
         totals: list[Tensor] = []
-        with self._evaluating():
+        with self.evaluating():
             for point, a in zip(points, coefficients, strict=True):
                 self.weights.move(point)
                 self._calibrated()
@@ -143,7 +153,8 @@ class Surface:
                     own[name].copy_(value)
 
     @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
+        """What evaluations run under."""
         with self.problem.arithmetic(), torch.no_grad():
             yield
 
@@ -162,7 +173,7 @@ class Surface:
             total = sample.nothing()
             for k, piece in enumerate(sample.pieces(self.problem)):
                 total += sample.part(self.problem, k, piece)
-            found.append(self._values(name, sample.means(total), decay))
+            found.append(self.values(name, sample.means(total), decay))
         return np.concatenate(found)
 
     def _side_by_side(self, points: Sequence[Sequence[float]]) -> np.ndarray:
@@ -178,12 +189,12 @@ class Surface:
             rows = []
             for mean, point in zip(means, points, strict=True):
                 self.weights.move(point)
-                rows.append(self._values(name, mean, self._decay.at(point)))
+                rows.append(self.values(name, mean, self._decay.at(point)))
             found.append(np.stack(rows))
         self.evaluations += len(points)
         return np.concatenate(found, axis=1)
 
-    def _values(self, name: str, means: np.ndarray, decay: float) -> np.ndarray:
+    def values(self, name: str, means: np.ndarray, decay: float) -> np.ndarray:
         """The channels of one data set from its means, with the gradient's norm where it is asked for."""
         means = means.copy()
         means[0] += decay
@@ -208,7 +219,8 @@ class _Decay:
         if not self.half:
             return 0.0
         c = np.array([1.0, *coordinates])
-        return self.half * float(c @ self._products @ c)
+        with np.errstate(invalid="ignore", over="ignore"):  # coordinates need not be finite
+            return self.half * float(c @ self._products @ c)
 
     def of(self, flat: Tensor) -> float:
         return self.half * float(flat.double() @ flat.double()) if self.half else 0.0

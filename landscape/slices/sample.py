@@ -114,11 +114,18 @@ class Sample:
         """Sums of a point to begin with: Σsᵢ, Σdᵢ², Σdᵢmᵢ, Σdᵢ, labels predicted right, metrics."""
         return torch.zeros(5 + len(self._metrics), dtype=torch.float64, device=self._problem.device)
 
-    def part(self, problem: Problem, number: int, piece: Piece) -> Tensor:
-        """What a piece adds to the sums, at the weights that ``problem``'s model has."""
+    @property
+    def can_batch(self) -> bool:
+        """Whether :meth:`part` may be called with a batch of weights."""
+        return self.resident and self._how == "examples" and not self._metrics
+
+    def part(
+        self, problem: Problem, number: int, piece: Piece, weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """What a piece adds to the sums, at ``weights`` or those that ``problem``'s model has."""
         centre = self._before[number]
         with problem.statistics():
-            outputs = self._outputs(problem, piece)
+            outputs = self._outputs(problem, piece, weights)
             sums = self._sums(problem, piece, outputs)
         return self._added(problem, piece, outputs, sums, sums - centre.sums, centre)
 
@@ -178,12 +185,12 @@ class Sample:
         together = self._grouped(problem, piece).together if self._how == "groups" else 0.0
         return _Centre(sums, None if bool((terms == 1).all()) else terms, together)
 
-    def _outputs(self, problem: Problem, piece: Piece) -> Any:
+    def _outputs(self, problem: Problem, piece: Piece, weights: Mapping[str, Tensor] | None = None) -> Any:
         """The model's outputs; None for a loss that calls the model itself."""
         if problem.loss.whole:
             return None
         try:
-            return call_model(problem.model, inputs_of(piece.batch))
+            return call_model(problem.model, inputs_of(piece.batch), weights)
         except Exception as error:
             raise explained(error, piece.batch) from error
 

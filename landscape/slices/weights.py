@@ -75,6 +75,15 @@ class Weights:
             self._first = first
         torch.add(self._base, self.directions[1], alpha=rest[0], out=self.at)
 
+    def named(self, blocks: Tensor) -> dict[str, Tensor]:
+        """Blocks (k, m) as parameters by name, each (k, …)."""
+        layout = self.problem.selection.layout
+        parts = zip(layout.names, layout.shapes, self._slices, strict=True)
+        return {
+            name: blocks[:, where][:, : shape.numel()].reshape(len(blocks), *shape)
+            for name, shape, where in parts
+        }
+
     def put(self, flat: Tensor) -> None:
         """Write other weights (n,) into the model."""
         self.at.copy_(self.block(flat))

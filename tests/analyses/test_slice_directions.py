@@ -13,14 +13,13 @@ from torch.nn.functional import cross_entropy
 
 from landscape.analyses import eigen
 from landscape.analyses.base import Start
-from landscape.analyses.slice import Settings
+from landscape.analyses.slice import Settings, usable
 from landscape.errors import ComputationError, ConfigurationError, InputError, LandscapeError
 from landscape.problem import Problem
 from landscape.results import EigenResult, SliceResult
 from landscape.run import RunSettings, execute
 from landscape.store import write_vectors
-from tests.analyses.slice_support import carried_out, checkpoint, loss_at, naive, near, small, sliced
-from tests.run.support import carried_out as any_carried_out
+from tests.analyses.slice_support import carried_out, checkpoint, loss_at, naive, near, sliced, small
 
 LINE = {"range": ("-1:1:5",)}
 
@@ -54,7 +53,9 @@ def cosine(a: Any, b: Any) -> float:
 
 def stored_eigen(problem: Problem, **options: Any) -> EigenResult:
     settings = eigen.Settings(eigenvectors=True, standard_errors=False, **options)
-    return any_carried_out("eigen", problem, settings, Start(3))[0]
+    result = execute("eigen", problem, settings, RunSettings(seed=3), store=False)
+    assert isinstance(result, EigenResult)
+    return result
 
 
 # --- random ----------------------------------------------------------------------------------------------
@@ -152,12 +153,10 @@ def test_a_stored_run_gives_the_same_eigenvectors_and_its_curvature() -> None:
 def test_a_stored_run_that_does_not_hold_the_vectors_is_not_usable(
     options: dict[str, Any], along: str
 ) -> None:
-    from landscape.analyses import slice as module
-
     stored = stored_eigen(small(), **options)
-    assert not module.usable(Settings(along=(along,)), stored)
+    assert not usable(Settings(along=(along,)), stored)
     if options["k"] == 3 and "operator" not in options:
-        assert module.usable(Settings(along=("eigen:3",)), stored)
+        assert usable(Settings(along=("eigen:3",)), stored)
 
 
 def test_the_gradient() -> None:
@@ -318,8 +317,8 @@ def test_what_is_no_direction(tmp_path: Path) -> None:
         sliced(problem, f"to:{same}")
     with pytest.raises(InputError, match="equal the one at the centre"):
         sliced(problem, "pca", trajectory=(str(same),))
+    other = checkpoint(problem, tmp_path / "other.pt", near(problem, 1))
     with pytest.raises(InputError, match="too few directions"):
-        other = checkpoint(problem, tmp_path / "other.pt", near(problem, 1))
         sliced(problem, "pca:2", trajectory=(str(same), str(other)))
     with pytest.raises(ConfigurationError, match="no eigenvector 52"):
         sliced(problem, "eigen:52", **LINE)

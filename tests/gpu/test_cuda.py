@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import landscape
+from landscape.slices import batched
+from landscape.slices import evaluate as surface
 from tests.support.models import images, mlp, tiny_resnet, tiny_transformer, tokens
 
 pytestmark = [
@@ -131,3 +133,37 @@ def test_the_geometry_of_sam_is_that_of_the_cpu(name: str) -> None:
     np.testing.assert_allclose(np.ma.getdata(weights[1]), np.ma.getdata(weights[0]), rtol=1e-7)
     cosines = [landscape.noise(problem, seed=0, k=2).cosines for problem in problems]
     np.testing.assert_allclose(cosines[1], cosines[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "transformer", "lstm"])
+def test_slices_are_those_of_the_cpu(name: str) -> None:
+    model, data = cases()[name]
+    cpu, cuda = (
+        landscape.loss_slice(
+            landscape.Problem(model, "cross_entropy", data, device=device, dtype="float64"),
+            along=["random", "gradient"],
+            range=["-1:1:5", "-0.5:1:4"],
+            seed=0,
+        )
+        for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(cuda.loss, cpu.loss, rtol=1e-9)
+    np.testing.assert_allclose(cuda.standard_errors, cpu.standard_errors, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mlp", "transformer"])
+def test_points_in_batches_are_those_of_the_loop(name: str) -> None:
+    model, data = cases()[name]
+    problem = landscape.Problem(model, "cross_entropy", data, device="cuda", dtype="float64")
+    made = surface.Surface(problem, torch.ones(1, problem.size).to(problem.selection.flat()), 20)
+    points = [(t,) for t in (-0.1, 0.0, 0.05, 0.2)]
+    np.testing.assert_allclose(batched.rows(made, points, 3), made.row(points), rtol=1e-10, atol=1e-12)
+    assert batched.fastest_batch(made) >= 1
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")
+def test_gpus_share_a_grid() -> None:
+    model, data = cases()["mlp"]
+    problem = landscape.Problem(model, "cross_entropy", data, device="cuda", dtype="float64")
+    one, two = (landscape.loss_slice(problem, range="-1:1:9", seed=0, jobs=jobs) for jobs in (1, 2))
+    np.testing.assert_allclose(one.loss, two.loss, rtol=1e-12)

@@ -423,7 +423,7 @@ def test_distances_near_the_plane_are_not_lost_in_squares() -> None:
     np.testing.assert_allclose(found.distances, np.abs(heights), rtol=1e-3, atol=5e-15)
 
 
-@pytest.mark.parametrize("angle", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize("angle", [1e-1, 1e-3, 1e-5, 2e-6])
 def test_nearly_collinear_directions(angle: float) -> None:
     """The plane is as well determined as its directions are: to rounding over the angle, not its square."""
     first, second, normal = orthonormal(3, 3000, 31)
