@@ -71,13 +71,24 @@ def _report_other(error: Exception, debug: bool) -> int:
         usage = getattr(error, "ctx", None)
         if not error.format_message():  # bare "landscape": the help was printed instead
             return BAD_INPUT
-        hint = f"\ndo: {usage.command_path} --help" if usage is not None else ""
-        return _report(f"{error.format_message()}{hint}", BAD_INPUT, debug=False)
+        message = error.format_message()
+        if message.startswith("Got unexpected extra argument"):  # a pattern that the shell has filled in
+            hint = "\ndo: put patterns in quotes, as in 'runs/*.pt'" + (
+                f"; {usage.command_path} --help lists the options" if usage is not None else ""
+            )
+        else:
+            hint = f"\ndo: {usage.command_path} --help" if usage is not None else ""
+        return _report(f"{_shortened(message)}{hint}", BAD_INPUT, debug=False)
     if isinstance(error, OSError) and error.filename is not None:
         return _report(f"{error.strerror}: {error.filename}", BAD_INPUT, debug)
     detail = " ".join(str(error).split())[:200]
     advice = "" if debug else "; run with --debug"
     return _report(f"internal error: {type(error).__name__}: {detail}{advice}", FAILED, debug)
+
+
+def _shortened(message: str, limit: int = 300) -> str:
+    """A message that may list as many files as a pattern matches."""
+    return message if len(message) <= limit else message[:limit] + " …"
 
 
 def _report(message: str, code: int, debug: bool) -> int:

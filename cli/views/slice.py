@@ -59,7 +59,7 @@ def _axes(result: SliceResult) -> Iterator[tuple[str, str]]:
     both = zip(named, result.direction_norms, result.relative_norms, strict=True)
     units = [f"of {name} {figure(a, 4)} long = {figure(b, 3)} ‖w‖" for (name, _), a, b in both]
     yield "unit", f"{', '.join(units)} (‖w‖ = {figure(result.weights_norm, 4)}, the weights' length)"
-    slopes = [f"{figure(s, 3)} a unit of {name}" for (name, _), s in zip(named, result.slopes, strict=True)]
+    slopes = [f"{figure(s, 3)} per unit of {name}" for (name, _), s in zip(named, result.slopes, strict=True)]
     yield "slope", f"{', '.join(slopes)}, from the gradient at the centre"
 
 
@@ -69,6 +69,7 @@ def _summary(result: SliceResult) -> Iterator[tuple[str, str]]:
     yield from _extremes(result)
     yield from _gaps(result)
     yield from _test(result)
+    yield from _beside(result)
     if result.angle is not None:
         after = "then made orthogonal" if result.orthogonal else "left as it is"
         yield "angle", f"{result.angle:.2f}° between the directions, {after}"
@@ -139,6 +140,17 @@ def _test(result: SliceResult) -> Iterator[tuple[str, str]]:
     if np.ma.count(finite):
         index = np.unravel_index(int(np.ma.argmin(finite)), finite.shape)
         yield "test lowest", f"loss {figure(float(finite[index]), 4)} at {_place(result, index)}"
+
+
+def _beside(result: SliceResult) -> Iterator[tuple[str, str]]:
+    """What is measured beside the loss: from where to where it goes."""
+    names = [] if result.metric_names is None else [f"metric {name}" for name in result.metric_names]
+    values = [] if result.metrics is None else list(result.metrics)
+    for name, grid in zip(["gradient", *names], [result.gradient_norms, *values], strict=True):
+        finite = np.ma.masked_invalid(np.ma.asarray([] if grid is None else grid)).compressed()
+        if len(finite):
+            norm = "norm " if name == "gradient" else ""
+            yield name, f"{norm}from {figure(float(finite.min()), 4)} to {figure(float(finite.max()), 4)}"
 
 
 def _curvatures(result: SliceResult) -> Iterator[tuple[str, str]]:

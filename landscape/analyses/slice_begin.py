@@ -154,7 +154,9 @@ class DirectedWork(Work):
         for state in eigen.steps(self.problem, settings, {}, Start(self.seed, saved, strategy)):
             self.strategy |= state.strategy
             self._search = state.save
-            yield self._state(f"eigenvectors: {state.text}")
+            self.counters["done"] = state.done
+            text = f"eigenvectors: {state.text}"
+            yield self.state(text, self._save, done=state.done, total=state.total)
         self._search = None
         return eigen.finish(self.problem, settings, state.save())
 

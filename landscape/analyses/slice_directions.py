@@ -42,7 +42,7 @@ __all__ = [
     "trajectory_paths",
 ]
 
-_CRITICAL = "the gradient is zero there: choose another direction"
+_CRITICAL = "the gradient is zero there"
 #: What a slice measures under these names; of test data, beginning with test_.
 _MEASURED = ("loss", "error", "accuracy", "gradient_norm")
 #: Examples on which metrics are looked at.
@@ -210,10 +210,10 @@ def directions(
     for axis, one in zip(settings.axes, made, strict=True):
         length = float(torch.linalg.vector_norm(one.vector.double()))
         if not (0 < length < math.inf):
-            raise ComputationError(
+            raise (ConfigurationError if axis.file else ComputationError)(
                 f"--along {printable(axis.text)} is no direction",
-                found=f"its length is {length:g}",
-                do=one.why or "choose another direction",
+                found=one.why or "all zeros" if length == 0 else "numbers in it are not finite",
+                do=one.do,
             )
     vectors = [one.vector for one in made]
     angle = angle_between(*vectors) if len(vectors) == 2 else None
@@ -231,13 +231,17 @@ def directions(
 
 @dataclass(frozen=True)
 class _Made:
-    """A direction (n,), in words, its curvature if it is an eigenvector; ``why`` it may have no length."""
+    """A direction (n,), in words, its curvature if it is an eigenvector.
+
+    ``why`` says why it may have no length, and ``do`` what to do about that.
+    """
 
     vector: Tensor
     label: str
     curvature: float = math.nan
     error: float = math.nan
     why: str = ""
+    do: str = "choose another direction"
 
 
 @dataclass(frozen=True)
@@ -267,8 +271,9 @@ class _Maker:
         vector = random_direction(
             self._weights, selection.layout, settings.normalize, biases=keep, seed=self.seed, number=number
         )
-        why = "weights of zero have no scale, and biases are left out: use --normalize none, or --biases keep"
-        return _Made(vector, f"random direction {number}, {_NORMALIZED[settings.normalize]}", why=why)
+        label = f"random direction {number}, {_NORMALIZED[settings.normalize]}"
+        why = "weights of zero have no scale, and biases are left out"
+        return _Made(vector, label, why=why, do="use --normalize none, or --biases keep")
 
     def _gradient(self, axis: AxisChoice, number: int) -> _Made:
         return _Made(self.gradient.to(self._weights), "gradient", why=_CRITICAL)

@@ -79,6 +79,10 @@ class SliceWork(DirectedWork):
     ) -> None:
         super().__init__(problem, settings, inputs, start)
         self._surface: Surface | None = None
+        if problem.device.type == "cpu":  # what does not fit is said now, not when the grid begins
+            Workers(settings.jobs, self._evaluate_row, problem.threads or 1)
+        else:
+            _devices(settings.jobs)
 
     def _phases(self) -> dict[str, Callable[[], Iterable[State]]]:
         return {

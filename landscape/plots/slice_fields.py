@@ -20,6 +20,7 @@ __all__ = [
     "checkpoint_name",
     "edges",
     "field",
+    "fitted",
     "has_field",
     "name_of",
     "runs",
@@ -150,13 +151,19 @@ def title(result: SliceResult, *data: str, inches: float = 5.4) -> str:
     return "\n".join(text for text in lines if text)
 
 
-def _wrapped(parts: list[str], inches: float) -> list[str]:
-    """The parts with dots between them, in lines of a title that are no wider."""
+def _wrapped(parts: list[str], inches: float, between: str = " · ", points: float = 8.0) -> list[str]:
+    """The parts in lines that are no wider, unless one alone is."""
     lines = parts[:1]
     for part in parts[1:]:
-        longer = f"{lines[-1]} · {part}"
-        lines[-1:] = [longer] if text_width(longer, 8.0) <= inches else [lines[-1], part]
+        longer = f"{lines[-1]}{between}{part}"
+        lines[-1:] = [longer] if text_width(longer, points) <= inches else [lines[-1], part]
     return lines
+
+
+def fitted(label: str, inches: float) -> str:
+    """The label of an axis in lines that are no longer than the axis."""
+    lines = (_wrapped(line.split(" "), inches, " ", 9.0) for line in label.splitlines())
+    return "\n".join(line for some in lines for line in some)
 
 
 def axis_label(result: SliceResult, axis: int, *, variance: bool = False) -> str:
@@ -169,7 +176,7 @@ def axis_label(result: SliceResult, axis: int, *, variance: bool = False) -> str
         notes.append(f"1 = {shown(norm)} in weights")
     if variance and result.explained_variance is not None:
         share = float(result.explained_variance[axis])
-        notes += [f"{100 * share:.3g} % of the trajectory's variance"] if math.isfinite(share) else []
+        notes += [f"{100 * share:.3g} % of the variance"] if math.isfinite(share) else []
     name = _text(str(result.axes[axis]), _AXIS)
     return f"{name}\n({'; '.join(notes)})" if notes else name
 

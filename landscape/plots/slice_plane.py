@@ -14,22 +14,33 @@ from matplotlib.path import Path
 from numpy.typing import NDArray
 
 from landscape.plots.panels import legend_below, shown, text_width, with_error
-from landscape.plots.slice_fields import Bools, Field, axis_label, edges, field, runs, title
+from landscape.plots.slice_fields import Bools, Field, axis_label, edges, field, fitted, runs, title
 from landscape.plots.slice_levels import Scale, scale, written
 from landscape.plots.slice_points import OUTLINE, draw_points
 from landscape.plots.style import BLACK, new_figure, style
 from landscape.results import SliceResult
 
-__all__ = ["COLOURS", "axes_size", "colour_bar", "draw_plane", "parameter_aspect", "plane"]
+__all__ = [
+    "COLOURS",
+    "axes_size",
+    "colour_bar",
+    "draw_plane",
+    "legend_room",
+    "parameter_aspect",
+    "plane",
+    "text_room",
+]
 
 #: Even in brightness, so that it reads in grey; the lowest loss is dark.
 COLOURS = "viridis"
 #: What was not reached.
 _UNKNOWN = "#D9D9D9"
 #: A picture this much longer than wide, or wider than long, is stretched: equal aspect would leave a line.
-_LONGEST = 3.6
+_LONGEST = 3.0
 #: Inches of the longer side of the plane; what is around it, beside and above; and the least of a figure.
 _SIDE, _BESIDE, _AROUND, _WIDTH = 4.1, 1.9, 1.9, 5.2
+#: Inches of the shortest line of a label.
+_SHORTEST = 1.4
 #: Inches of the colour bar and of the gap before it, and between its labels.
 _BAR, _GAP, _TICK = 0.18, 0.12, 0.14
 
@@ -61,7 +72,9 @@ def plane(
     with style():
         if ax is None:
             width, height = axes_size(result)
-            ax = new_figure(max(width + _BESIDE, _WIDTH), height + _AROUND).add_subplot()
+            ax = new_figure(
+                max(width + _BESIDE, _WIDTH), height + _AROUND + legend_room(result)
+            ).add_subplot()
         draw_plane(ax, result, shown_field, scale(shown_field, levels), data or "train")
         ax.set_title(title(result, data or "train", inches=text_room(ax)), loc="left")
         legend_below(ax, inches=0.62)
@@ -95,6 +108,7 @@ def draw_plane(
     for axis, described in zip((ax.xaxis, ax.yaxis), (0, 1), strict=True):
         axis.set_label_text(axis_label(result, described, variance=variance))
     _aspect(ax, result)
+    ax.set_ylabel(fitted(ax.get_ylabel(), max(axes_size(result)[1], _SHORTEST)))
     for spine in ax.spines.values():
         spine.set_visible(True)
 
@@ -245,6 +259,11 @@ def axes_size(result: SliceResult) -> tuple[float, float]:
     return (_SIDE, _SIDE * shape) if shape <= 1 else (max(_SIDE / shape, 1.6), _SIDE)
 
 
+def legend_room(result: SliceResult) -> float:
+    """Inches more that the legend may take where other checkpoints are in it."""
+    return 0.0 if result.point_roles is None or not len(result.point_roles) else 0.6
+
+
 def _aspect(ax: Axes, result: SliceResult) -> None:
     """One scale for both axes; a plane so long that nothing could be seen is stretched, which is said."""
     aspect, shape = parameter_aspect(result), _shape(result)
@@ -257,4 +276,4 @@ def _aspect(ax: Axes, result: SliceResult) -> None:
     ax.set_aspect(aspect * drawn / shape, adjustable="box", anchor="W")
     axis, factor = (ax.yaxis, drawn / shape) if shape < 1 else (ax.xaxis, shape / drawn)
     text = axis.get_label_text()
-    axis.set_label_text(f"{text}\nstretched {shown(factor, 2)} times")
+    axis.set_label_text(f"{text}\nstretched {shown(factor)} times")

@@ -64,7 +64,7 @@ def _new() -> Any:
     """Axes at a place of their own: what a layout engine makes of three dimensions runs off the paper."""
     figure = new_figure(6.6, 4.9)
     figure.set_layout_engine("none")
-    return figure.add_axes((0.03, 0.03, 0.63, 0.85), projection="3d")
+    return figure.add_axes((0.03, 0.08, 0.61, 0.82), projection="3d")
 
 
 def _draw(ax: Any, result: SliceResult, of: Field, levels: Scale) -> float | None:
@@ -129,8 +129,8 @@ def _colours(bands: Floats, height: Floats, count: int) -> Floats:
 
 
 def _axes(ax: Any, result: SliceResult, of: Field, levels: Scale, cut: float | None) -> None:
-    ax.set_xlabel(axis_label(result, 0), labelpad=9)
-    ax.set_ylabel(axis_label(result, 1), labelpad=9)
+    ax.set_xlabel(axis_label(result, 0), labelpad=11)
+    ax.set_ylabel(axis_label(result, 1), labelpad=11)
     note = "\n(logarithmic)" if levels.kind == "log" else ""
     if cut is not None:
         note = f"\n(cut off at {written(cut, 3)}: {100 * (1 - _QUANTILE):.0f} % lie above)"

@@ -12,7 +12,7 @@ from landscape.plots.panels import legend_below, panel_below
 from landscape.plots.slice_fields import axis_label, field, title
 from landscape.plots.slice_levels import scale
 from landscape.plots.slice_line import draw_line, frame
-from landscape.plots.slice_plane import axes_size, draw_plane, text_room
+from landscape.plots.slice_plane import axes_size, draw_plane, legend_room, text_room
 from landscape.plots.slice_points import Trajectory, trajectory_of
 from landscape.plots.style import BLACK, BLUE, VERMILLION, new_figure, style
 from landscape.results import SliceResult
@@ -47,7 +47,11 @@ def trajectory(result: SliceResult, ax: Axes | None = None, *, levels: str | Non
         )
     with style():
         width, height = (4.6, 2.6) if result.y is None else axes_size(result)
-        ax = new_figure(max(width + 1.9, 5.6), height + _LOWER + _AROUND).add_subplot() if ax is None else ax
+        ax = (
+            new_figure(max(width + 1.9, 5.6), height + _LOWER + _AROUND + legend_room(result)).add_subplot()
+            if ax is None
+            else ax
+        )
         lower = panel_below(ax, (height + 0.9, _LOWER))
         if result.y is None:
             _on_line(ax, result, run)

@@ -34,6 +34,8 @@ _EXAMPLES = {
     "threads": "2",
     "problem": '"net.py:problem"',
     "noisy": '"net.py:wrong_labels"',
+    "test_data": '"net.py:test_data"',
+    "metric": '["net.py:score"]',
 }
 
 

@@ -27,8 +27,8 @@ class Difference:
 
     Attributes:
         value: at the step of the least error; NaN where no loss was finite.
-        error: what it may be off by: the change from the step 2h, three times the truncation of O(h²) at h, or
-            half the change from h/2 where that is larger; and rounding. Infinite if not known.
+        error: what it may be off by: the change from the step 2h, which is three times the truncation of
+            O(h²) at h, or half the change from h/2 where that is larger; and rounding. Infinite if not known.
         steps: all steps h, ascending.
     """
 

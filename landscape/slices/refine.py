@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import cKDTree
 
-from landscape.slices.splines import Surface, nearest
+from landscape.slices.splines import Interpolated, nearest
 
 __all__ = ["filled", "first", "wanted"]
 
@@ -37,7 +37,7 @@ def first(coordinates: Sequence[np.ndarray]) -> np.ndarray:
         A mask of the grid's shape, (x,) or (x, y).
 
     >>> first([np.linspace(-1, 1, 17)]).nonzero()[0].tolist()
-    [0, 1, 4, 6, 8, 10, 12, 15, 16]
+    [0, 1, 3, 5, 8, 11, 13, 15, 16]
     """
     mask = np.zeros([len(c) for c in coordinates], dtype=bool)
     mask[np.ix_(*_coarse(coordinates))] = True
@@ -55,23 +55,21 @@ def wanted(
     Args:
         coordinates: as of :func:`first`, whose points come first.
         losses: (x,) or (x, y) float64; what is not known is not looked at.
-        errors: their standard errors, of the same shape. Where they are not known (NaN at all known points
-            nearby), 1e-3 of the range of the known finite losses is in their place.
+        errors: their standard errors, of the same shape. Where none is known (NaN), 1e-3 of the range of the
+            known finite losses is in their place.
         known: mask of what was evaluated.
     """
-    begun = first(coordinates)
+    known, begun = np.asarray(known, dtype=bool), first(coordinates)
     if not known[begun].all():
-        return begun & ~known
-    if known.all():
-        return np.zeros_like(known)
+        return np.asarray(begun & ~known)
     beside = _beside(coordinates, known & ~np.isfinite(losses))
     trusted = known & np.isfinite(losses)
-    found = beside & ~known
+    found: np.ndarray = beside & ~known
     open_ = ~known & ~beside
     if not open_.any():
         return found
     points = _positions(coordinates)
-    surface = Surface.through(points, losses[..., None], trusted, open_)
+    surface = Interpolated.through(points, losses[..., None], trusted, open_)
     allowed = _allowed(points, losses, errors, trusted, open_, surface.values[:, 0])
     excess = surface.errors / np.maximum(allowed, np.finfo(float).tiny)
     tested = known.sum() >= begun.sum() + _at_once(begun)
@@ -104,7 +102,7 @@ def filled(
     errors = np.where(known, 0.0, np.inf)
     if not open_.any():
         return out, errors
-    surface = Surface.through(_positions(coordinates), values, trusted, open_)
+    surface = Interpolated.through(_positions(coordinates), values, trusted, open_)
     usable = np.isfinite(surface.errors)
     out[open_] = np.where(usable[:, None], surface.values, np.nan)
     errors[open_] = surface.errors

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-__all__ = ["Surface", "nearest"]
+__all__ = ["Interpolated", "nearest"]
 
 #: Powers p of the distance.
 _POWERS = (3, 5)
@@ -50,7 +50,7 @@ def nearest(known: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @dataclass(frozen=True)
-class Surface:
+class Interpolated:
     """Between trusted points: ``values`` (points, channels), and ``errors`` (points,) of the loss."""
 
     values: np.ndarray
@@ -59,7 +59,7 @@ class Surface:
     @classmethod
     def through(
         cls, positions: np.ndarray, values: np.ndarray, trusted: np.ndarray, open_: np.ndarray
-    ) -> Surface:
+    ) -> Interpolated:
         """At ``open_`` points from ``trusted`` ones, (x[, y]) masks; ``values`` is (x[, y], channels)."""
         known, points, data = positions[trusted], positions[open_], values[trusted]
         found, errors = np.full((len(points), data.shape[1]), np.nan), np.full(len(points), np.inf)

@@ -1,7 +1,8 @@
-"""The grid of a slice: its values, its ranges, what is measured beside the loss, and going on from any state."""
+"""The grid of a slice: values, ranges, what is measured beside the loss, and going on from any state."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ def margin(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.gather(1, targets[:, None])[:, 0]
 
 
-def spread(outputs: Tensor, targets: Tensor) -> float:
+def spread(outputs: Tensor, targets: Tensor) -> Tensor:
     """A mean over examples."""
-    return float(outputs.square().mean())
+    return outputs.square().mean()
 
 
 # --- values ----------------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ def test_metrics_of_single_examples_and_means() -> None:
     for i, t in enumerate(result.x):
         outputs = with_weights(problem, problem.selection.flat().detach() + t * row)(x.double()).detach()
         assert result.metrics[0, i] == pytest.approx(float(margin(outputs, y).mean()), rel=1e-12)
-        assert result.metrics[1, i] == pytest.approx(spread(outputs, y), rel=1e-12)
+        assert result.metrics[1, i] == pytest.approx(float(spread(outputs, y)), rel=1e-12)
     np.testing.assert_array_equal(result.loss, sliced(small(), "random", **LINE).loss)
 
 
@@ -298,9 +299,10 @@ def test_a_run_is_found_again_and_several_jobs_are_the_same_run(tmp_path: Path) 
     listener = Listener()
     again = execute("slice", small(), Settings(**options), where, observer=listener)
     assert any("the same run is stored" in note for note in listener.notes)
-    assert_same_bits(first, again, but=("directions",))
+    first, again = (dataclasses.replace(one, directions=None) for one in (first, again))
+    assert_same_bits(first, again)
     alone = execute("slice", small(), Settings(**options), RunSettings(seed=7), store=False)
-    assert_same_bits(first, alone, but=("directions", "directions_file"))
+    assert_same_bits(first, dataclasses.replace(alone, directions=None), but=("directions_file",))
 
 
 def test_directions_are_written_once_and_named_by_their_contents(tmp_path: Path) -> None:

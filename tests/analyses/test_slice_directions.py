@@ -313,7 +313,7 @@ def test_the_same_direction_twice_is_refused_at_once() -> None:
 def test_what_is_no_direction(tmp_path: Path) -> None:
     problem = small()
     same = checkpoint(problem, tmp_path / "same.pt", problem.selection.flat().detach())
-    with pytest.raises(ComputationError, match="the same weights"):
+    with pytest.raises(ConfigurationError, match="the same weights"):
         sliced(problem, f"to:{same}")
     with pytest.raises(InputError, match="equal the one at the centre"):
         sliced(problem, "pca", trajectory=(str(same),))

@@ -8,10 +8,10 @@ here. Units and points come in turns, a row of each, within one run: what else t
 
 grids
     The whole of ``landscape slice`` with its default channels (loss, error, accuracy), from identity and
-    determinism check to the stored result, every row written; without the store; and in a single piece. Beside
-    it a plain loop that writes the weights of each point and evaluates them, the same with a ``vmap`` over 4
-    and 16 sets of weights, and the planes of loss-landscapes and landscaper, if they are installed. These
-    measure the loss only. Aims: 1.1 on the digits, 1.06 on ResNet-20.
+    determinism check to the stored result, every row written; without the store; and in a single piece.
+    Beside it its points alone, one by one and by ``vmap`` over 4 and 16 sets of weights; a plain loop that
+    writes the weights of each point and evaluates them; the planes of loss-landscapes and landscaper, if they
+    are installed. The last three measure the loss only. Aims: 1.1 on the digits, 1.06 on ResNet-20.
 fixed
     What does not grow with the grid, and what a written row costs.
 refine
@@ -23,19 +23,14 @@ jobs
 from __future__ import annotations
 
 import argparse
-import copy
-import importlib
 import importlib.util
 import json
 import math
 import os
 import statistics
-import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -44,17 +39,18 @@ from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.func import functional_call, vmap
 
 import landscape
 from landscape.analyses.slice import Settings
 from landscape.results import SliceResult
 from landscape.run import RunSettings, execute
+from landscape.slices.batched import rows
+from landscape.slices.evaluate import Surface
 from landscape.store import PartialFile
+from tests.benchmarks.planes import Plane, Unit, landscaper, loss_landscapes
 from tests.benchmarks.workloads import Workload, digits_mlp, language_model, measured, resnet
 
-__all__ = ["RUNS", "WORKLOADS", "Grid", "Plane", "Unit", "grid_losses", "slice_of", "times", "vmapped_losses"]
+__all__ = ["RUNS", "WORKLOADS", "Fixed", "Grid", "Jobs", "Refined", "slice_of", "times"]
 
 #: Name to points on each axis and the workload, whose data are one batch.
 WORKLOADS: dict[str, tuple[int, Callable[[], Workload]]] = {
@@ -65,24 +61,6 @@ WORKLOADS: dict[str, tuple[int, Callable[[], Workload]]] = {
 
 #: Of refinement and processes: points on each axis.
 FINE = 49
-
-
-class Unit:
-    """Bare forward passes at fixed weights, and the CPU time of all of them.
-
-    It is called with the number of points that were done since.
-    """
-
-    def __init__(self, load: Workload) -> None:
-        self._load, self.seconds, self.passes = load, 0.0, 0
-
-    def __call__(self, passes: int = 1) -> None:
-        (x, y), start = self._load.batches[0], time.process_time()
-        with torch.no_grad():
-            for _ in range(passes):
-                self._load.loss_fn(self._load.model(x), y).item()
-        self.seconds += time.process_time() - start
-        self.passes += passes
 
 
 class Watch:
@@ -98,139 +76,6 @@ class Watch:
         if done > self._done:
             self._unit(done - self._done)
         self._done = done
-
-
-class Plane:
-    """Two directions through the weights of a workload, each tensor of them as long as the weights' own."""
-
-    def __init__(self, load: Workload, seed: int = 0) -> None:
-        self.load, self.model = load, copy.deepcopy(load.model)
-        self.centre = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        generator = torch.Generator().manual_seed(seed)
-        self.directions = [
-            {name: _as_long(torch.randn(w.shape, generator=generator), w) for name, w in self.centre.items()}
-            for _ in range(2)
-        ]
-
-    def weights(self, name: str, x: float, y: float) -> Tensor:
-        first, second = (direction[name] for direction in self.directions)
-        return self.centre[name].add(first, alpha=x).add_(second, alpha=y)
-
-
-def _as_long(direction: Tensor, weights: Tensor) -> Tensor:
-    return direction * (weights.norm() / direction.norm())
-
-
-def grid_losses(plane: Plane, coordinates: np.ndarray, between: Callable[[int], None]) -> np.ndarray:
-    """(n, n) losses by a plain loop that copies the weights of each point into the model."""
-    x, y = plane.load.batches[0]
-    found = np.empty((len(coordinates), len(coordinates)))
-    with torch.no_grad():
-        for i, first in enumerate(coordinates):
-            for j, second in enumerate(coordinates):
-                for name, parameter in plane.model.named_parameters():
-                    parameter.copy_(plane.weights(name, first, second))
-                found[i, j] = plane.load.loss_fn(plane.model(x), y).item()
-            between(len(coordinates))
-    return found
-
-
-def vmapped_losses(
-    plane: Plane, coordinates: np.ndarray, between: Callable[[int], None], at_once: int
-) -> np.ndarray:
-    """(n, n) losses, ``at_once`` points at a time in one vectorised call."""
-    load, n = plane.load, len(coordinates)
-    points = [(first, second) for first in coordinates for second in coordinates]
-    buffers = dict(plane.model.named_buffers())
-
-    def loss(weights: dict[str, Tensor]) -> Tensor:
-        x, y = load.batches[0]
-        return load.loss_fn(functional_call(plane.model, {**weights, **buffers}, (x,)), y)
-
-    found: list[float] = []
-    with torch.no_grad():
-        for k in range(0, len(points), at_once):
-            chunk = points[k : k + at_once]
-            stacked = {
-                name: torch.stack([plane.weights(name, *point) for point in chunk]) for name in plane.centre
-            }
-            found += vmap(loss)(stacked).tolist()
-            between(len(chunk))
-    return np.array(found).reshape(n, n)
-
-
-# --- the planes of others --------------------------------------------------------------------------------
-
-
-class _Counted:
-    """The loss of a model, and after each row a unit for each of its points."""
-
-    def __init__(self, load: Workload, n: int, between: Callable[[int], None]) -> None:
-        self._load, self._n, self._between, self._calls = load, n, between, 0
-
-    def __call__(self, call: Callable[[Tensor], Any]) -> float:
-        x, y = self._load.batches[0]
-        if self._calls and self._calls % self._n == 0:
-            self._between(self._n)
-        self._calls += 1
-        return float(self._load.loss_fn(call(x), y).item())
-
-
-def loss_landscapes_plane(load: Workload, n: int, between: Callable[[int], None]) -> None:
-    """Two random filter-normalised directions, on a copy of the model."""
-    import loss_landscapes as library
-
-    loss = _Counted(load, n, between)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        library.random_plane(
-            load.model,
-            lambda wrapped: loss(wrapped.forward),
-            steps=n,
-            deepcopy_model=True,
-            normalization="filter",
-        )
-
-
-def landscaper_plane(load: Workload, n: int, between: Callable[[int], None]) -> None:
-    """Its "orthogonal" random directions, on a copy of the model; what it prints is not shown."""
-    compute, utils = _landscaper("compute"), _landscaper("utils")
-    loss, model = _Counted(load, n, between), copy.deepcopy(load.model)
-    nowhere = Path(os.devnull).open("w")  # noqa: SIM115 - closed below
-    with nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere), _global_randomness():
-        compute.compute_loss_landscape(
-            model,
-            None,
-            utils.generate_random_orthogonal_directions(model, 2),
-            lambda moved, _: loss(moved),
-            steps=n,
-            distance=1.0,
-            dim=2,
-            device="cpu",
-        )
-
-
-def _landscaper(module: str) -> Any:
-    """A module of landscaper without the package's own imports: topology, which wants NumPy below 2."""
-    spec = importlib.util.find_spec("landscaper")
-    assert spec
-    package = types.ModuleType("landscaper")
-    package.__path__ = list(spec.submodule_search_locations or [])
-    with mock.patch.dict(sys.modules, {"landscaper": package}):
-        return importlib.import_module(f"landscaper.{module}")
-
-
-@contextmanager
-def _global_randomness() -> Iterator[None]:
-    """The global generators from a seed, and as before afterwards."""
-    state = np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            np.random.seed(0)  # noqa: NPY002
-            yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
 
 
 # --- whole runs ------------------------------------------------------------------------------------------
@@ -272,11 +117,20 @@ def _whole(load: Workload, n: int, unit: Unit) -> SliceResult:
 
 
 def _loop(load: Workload, n: int, unit: Unit) -> None:
-    grid_losses(Plane(load), np.linspace(-1, 1, n), unit)
+    Plane(load).losses(np.linspace(-1, 1, n), unit)
 
 
-def _vmapped(load: Workload, n: int, unit: Unit, at_once: int) -> None:
-    vmapped_losses(Plane(load), np.linspace(-1, 1, n), unit, at_once)
+def _points(load: Workload, n: int, unit: Unit, at_once: int) -> None:
+    """The points alone, ``at_once`` in a call: no loss and gradient before, nothing stored."""
+    problem = landscape.Problem(load.model, "cross_entropy", list(load.batches), memory=8 << 30)
+    directions = torch.stack(
+        [torch.cat([part.reshape(-1) for part in one.values()]) for one in Plane(load).directions]
+    )
+    surface = Surface(problem, directions, problem.examples)
+    coordinates = np.linspace(-1, 1, n).tolist()
+    for first in coordinates:
+        rows(surface, [(first, second) for second in coordinates], at_once)
+        unit(n)
 
 
 #: What is compared: name to a function of a workload, points on an axis, and the unit to call in between.
@@ -284,19 +138,23 @@ RUNS: dict[str, Callable[[Workload, int, Unit], Any]] = {
     "landscape slice": _ours,
     "not stored": _unstored,
     "in one piece": _whole,
+    "points alone": partial(_points, at_once=1),
+    "4 points at once": partial(_points, at_once=4),
+    "16 points at once": partial(_points, at_once=16),
     "plain loop": _loop,
-    "4 sets of weights": partial(_vmapped, at_once=4),
-    "16 sets of weights": partial(_vmapped, at_once=16),
-    "loss-landscapes": loss_landscapes_plane,
-    "landscaper": landscaper_plane,
+    "loss-landscapes": loss_landscapes,
+    "landscaper": landscaper,
 }
+
+#: Runs that take longer and are repeated less often.
+SLOW, FEW = ("4 points at once", "16 points at once", "landscaper"), 3
 
 #: Runs that need a package of this name.
 PACKAGES = {"loss-landscapes": "loss_landscapes", "landscaper": "landscaper"}
 
 
 def times(run: Callable[[Workload, int, Unit], Any], load: Workload, n: int) -> tuple[float, float, Any]:
-    """(CPU seconds of a run over those of n² bare passes made in turns with it, seconds of one, its result)."""
+    """(CPU seconds of a run over those of n² bare passes made in between, seconds of one, its result)."""
     unit, start = Unit(load), time.process_time()
     result = run(load, n, unit)
     own = time.process_time() - start - unit.seconds
@@ -316,7 +174,7 @@ class Grid:
 
     def lines(self) -> Iterator[str]:
         each = 1e3 * statistics.median(self.unit_seconds)
-        yield f"{self.workload}, {self.points} points; a bare pass takes {each:.2f} ms; pieces of {self.pieces}"
+        yield f"{self.workload}, {self.points} points; a bare pass: {each:.2f} ms; pieces of {self.pieces}"
         for name, values in self.ratios.items():
             yield f"    {name:20} {spread(values)}"
 
@@ -335,6 +193,8 @@ def grids(names: list[str], repeats: int) -> Iterator[Grid]:
         runs = {k: r for k, r in RUNS.items() if k not in PACKAGES or importlib.util.find_spec(PACKAGES[k])}
         for turn in range(repeats + 1):
             for what, run in runs.items():
+                if turn > FEW and what in SLOW:
+                    continue
                 ratio, each, result = times(run, load, n if turn else 3)
                 if turn:
                     row.ratios.setdefault(what, []).append(ratio)
@@ -370,28 +230,22 @@ def fixed(names: list[str], repeats: int) -> Iterator[Fixed]:
         load = build()
         row = Fixed(load.name)
         for turn in range(repeats + 1):
-            unit, rows, writes = Unit(load), _Timed(), _Timed()
+            unit, points, writes = Unit(load), _Timed(), _Timed()
             start = time.process_time()
             with (
-                mock.patch("landscape.slices.evaluate.Surface.row", rows.around(_method("row"))),
+                mock.patch.object(Surface, "row", points.around(Surface.row)),
                 mock.patch.object(PartialFile, "write", writes.around(PartialFile.write)),
             ):
                 slice_of(load, n, unit=unit)
             whole = time.process_time() - start - unit.seconds
             if turn:
-                each, spent = unit.seconds / unit.passes, whole - rows.seconds - writes.seconds
+                each, spent = unit.seconds / unit.passes, whole - points.seconds - writes.seconds
                 row.fixed.append(1e3 * spent)
                 row.fixed_passes.append(spent / each)
                 row.write.append(1e3 * writes.seconds / writes.calls)
                 row.write_clock.append(1e3 * writes.clock / writes.calls)
                 row.write_passes.append(writes.seconds / writes.calls / each)
         yield row
-
-
-def _method(name: str) -> Callable[..., Any]:
-    from landscape.slices.evaluate import Surface
-
-    return getattr(Surface, name)  # type: ignore[no-any-return]
 
 
 class _Timed:
@@ -428,8 +282,9 @@ class Refined:
     def line(self) -> str:
         return (
             f"seed {self.seed}: {self.evaluated} of {self.points} points evaluated "
-            f"({self.evaluated / self.points:.1%}), worst error {self.worst:.2e} (estimated {self.estimated:.2e}) "
-            f"of a range of {self.loss_range:.3g}; CPU time {self.cpu_ratio:.3f} of the full grid's"
+            f"({self.evaluated / self.points:.1%}), worst error {self.worst:.2e} (estimated "
+            f"{self.estimated:.2e}) of a range of {self.loss_range:.3g}; CPU time {self.cpu_ratio:.3f} of "
+            "the full grid's"
         )
 
 
@@ -495,7 +350,7 @@ def main() -> None:
     if unknown := set(args.parts) - set(parts):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
     wanted, rows = args.parts or parts, dict[str, list[dict[str, Any]]]()
-    few = min(3, args.repeats)
+    few = min(FEW, args.repeats)
     with measured():
         made: dict[str, Iterator[Any]] = {
             "grids": grids(args.workloads, args.repeats),

@@ -20,7 +20,7 @@ COMMANDS = Path(sys.executable).parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Ids, digits, signs and exponents, and the padding around them; what is left are the words.
 FIGURES = re.compile(
-    r"(?:eigen|trace|density|ratios|overlap|sharpness|reweight|noise)-[0-9a-f]{8}|[-+]?\d[\d.,]*(?:e[-+]?\d+)?|\s+"
+    r"(?:eigen|trace|density|ratios|overlap|sharpness|reweight|noise|slice)-[0-9a-f]{8}|[-+]?\d[\d.,]*(?:e[-+]?\d+)?|\s+"
 )
 
 

@@ -195,10 +195,10 @@ def test_a_trajectory_has_its_own_losses_beside_the_slice(make: Callable[[], Sli
     ends = np.array([segment[:, 1] for one in lower.collections for segment in one.get_segments()])
     known = errors > 0
     assert np.allclose(ends, np.stack([losses - errors, losses + errors], axis=1)[known])
-    assert "71 % of the trajectory's variance" in ax.get_xlabel()
+    assert "71 % of the variance" in ax.get_xlabel()
     assert "0.4 ‖w‖" in ax.get_xlabel()
     if result.y is not None:
-        assert "18 % of the trajectory's variance" in ax.get_ylabel()
+        assert "18 % of the variance" in ax.get_ylabel()
         assert "variance" not in plane(result).get_ylabel()
     dots = next(one for one in ax.collections if one.get_gid() == "trajectory")
     assert np.allclose(np.asarray(dots.get_offsets())[:, 0], np.asarray(result.point_coordinates)[:, 0])
