@@ -388,13 +388,14 @@ class _Execution:
     def _smaller(self, strategy: Mapping[str, Any] | None, error: BaseException) -> dict[str, Any]:
         """The strategy with smaller pieces, or the error that says what to set."""
         from landscape.curvature.strategy import Strategy
+        from landscape.machine import brief
 
         names = Strategy.__dataclass_fields__
         smaller = Strategy(**{name: strategy[name] for name in names}).smaller() if strategy else None
         if smaller is None or strategy is None:
             raise OutOfMemory(
                 "memory ran out, also with the smallest pieces",
-                found=str(error).splitlines()[0][:200],
+                found=brief(error),
                 do="use --fresh with a smaller --batch-size or --memory, restrict --params, or use --samples",
             ) from error
         self.observer.note(

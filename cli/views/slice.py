@@ -27,7 +27,7 @@ _STATISTICS = {
 }
 _DISAGREES = (
     "warning: along an eigenvector the loss does not curve as the eigenvalue says: the model may have kinks "
-    "(ReLU) there, or the eigenvalue may not be one of this loss"
+    "(ReLU) there"
 )
 
 
@@ -136,8 +136,7 @@ def _test(result: SliceResult) -> Iterator[tuple[str, str]]:
         "test data",
         f"loss {loss} at the centre ({accuracy}{counted(result.test_examples or 0, 'example')})",
     )
-    finite = np.ma.masked_invalid(result.test_loss)
-    if np.ma.count(finite):
+    if np.ma.count(finite := np.ma.masked_invalid(result.test_loss)):
         index = np.unravel_index(int(np.ma.argmin(finite)), finite.shape)
         yield "test lowest", f"loss {figure(float(finite[index]), 4)} at {_place(result, index)}"
 

@@ -209,16 +209,16 @@ class SliceWork(DirectedWork):
         return rows(surface, [(float(x[row]), float(y[j])) for j in columns], batch)
 
     def _workers(self) -> Workers[Task] | Threads[Task]:
-        """The processes that share the grid, as many as at the beginning: their threads change roundings."""
+        """The processes that share the grid; threads stay those of the beginning, which roundings depend on."""
         assert self.surface  # made before the processes are
         if "points_at_once" not in self.strategy:
             self.strategy["points_at_once"] = fastest_batch(self.surface)
-        jobs = int(self.strategy.setdefault("jobs", self.settings.jobs))
-        if jobs == 1:
-            return Workers(1, self._evaluate_row, torch.get_num_threads())
-        if self.problem.device.type == "cpu":
-            return Workers(jobs, self._evaluate_row, self.problem.threads or 1)
-        return Threads([self._on(device) for device in _devices(jobs)])
+        jobs = self.settings.jobs
+        if jobs > 1 and self.problem.device.type == "cuda":
+            return Threads([self._on(device) for device in _devices(jobs)])
+        own = torch.get_num_threads() if jobs == 1 else self.problem.threads or 1
+        threads = int(self.strategy.setdefault("grid_threads", own))
+        return Workers(jobs if threads == 1 else 1, self._evaluate_row, threads)
 
     def _on(self, device: torch.device) -> Callable[[Task], np.ndarray]:
         """Evaluates rows on a device of its own."""

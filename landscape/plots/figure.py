@@ -195,8 +195,11 @@ def save(figure: Figure, path: str | Path, result: Result | Sequence[Result]) ->
         )
     results = [result] if isinstance(result, Result) else list(result)
     picture = io.BytesIO()
+    # Planes keep their aspect whatever the paper, which no layout can foresee: it is cut to what is drawn.
+    cut = "tight" if any(one.kind == "slice" for one in results) else None
     with style(**{"svg.hashsalt": "landscape"}):
-        figure.savefig(picture, format=suffix, dpi=160, metadata=_metadata(suffix, results))
+        metadata = _metadata(suffix, results)
+        figure.savefig(picture, format=suffix, dpi=160, metadata=metadata, bbox_inches=cut)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_atomically(path, lambda file: file.write(picture.getvalue()))

@@ -150,8 +150,15 @@ def _beside(request: Request, importer: Importer, loss: Any) -> dict[str, Any]:
     making: dict[str, Any] = {"noisy": make_marks(sources.get("noisy"), sources.get("data"), importer)}
     if "test_data" in sources:
         making["test_data"] = make_data(sources["test_data"], importer, loss)
-    found = [make_metric(one, importer) for label, one in sources.items() if label.startswith("metric")]
-    return {**making, "metrics": dict(found)} if found else making
+    metrics: dict[str, Any] = {}
+    for source in (one for label, one in sources.items() if label.startswith("metric")):
+        name, metric = make_metric(source, importer)
+        if name in metrics:
+            raise ConfigurationError(
+                f"two metrics are called {shown(name)!r}", found=source.label, do="give one another name"
+            )
+        metrics[name] = metric
+    return {**making, "metrics": metrics} if metrics else making
 
 
 def _from_pieces(request: Request, making: Mapping[str, Any]) -> tuple[Problem, tuple[str, ...]]:

@@ -35,7 +35,7 @@ _NEARBY = (4, 12)
 _SAFETY = 2.0
 #: Known points that an interpolant goes through and those among them that it is for, on a line and in a plane
 #: (few on a line, where the rounding of many close points would show), and points found at once.
-_STENCIL, _CORE, _TARGETS = (24, 240), (8, 80), 4096
+_STENCIL, _CORE, _TARGETS = (24, 120), (8, 48), 4096
 #: Rounding of an interpolant, relative to the values it goes through, if the residuals should show none.
 _ROUNDING = 1e-9
 #: A value that is not finite and has a smaller weight than this is left out of its channel.

@@ -32,6 +32,18 @@ _ADVICE = {
     errno.ENOLCK: "this file system does not lock files: write elsewhere with -o FILE",
 }
 
+#: Descriptors of the locks held here.
+_HELD: set[int] = set()
+
+
+def _leave_to_parent() -> None:
+    """A forked process shares its parent's locks, and would hold them for as long as it lives, too."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
 
 @contextlib.contextmanager
 def os_errors(what: str, path: Path) -> Iterator[None]:
@@ -59,14 +71,17 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
     target = os.path.realpath(path)
     lock = Path(f"{target}.lock")
     descriptor = _acquire(lock, timeout)
+    _HELD.add(descriptor)
     try:
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
+        if descriptor in _HELD:  # not in a process that was forked inside
+            lock.unlink(missing_ok=True)
+            _HELD.remove(descriptor)
+            os.close(descriptor)
 
 
 def _acquire(lock: Path, timeout: float) -> int:

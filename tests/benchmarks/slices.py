@@ -1,6 +1,6 @@
 """What ``landscape slice`` costs, in bare forward passes over the same data.
 
-    python -m tests.benchmarks.slices [PART ...] [--workloads NAME ...] [--repeats 7] [--json FILE]
+    python -m tests.benchmarks.slices [PART ...] [--workloads NAME ...] [--runs NAME ...] [--repeats 7]
 
 One thread, CPU time of the process. The unit is ``loss_fn(model(x), y).item()`` under ``no_grad`` at weights
 that stay as they are, on the user's own batch; a grid costs as many units as it has points, plus what is said
@@ -184,13 +184,13 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.3f} ({min(values):.3f}–{max(values):.3f})"
 
 
-def grids(names: list[str], repeats: int) -> Iterator[Grid]:
-    """Every run on every workload, in turns; the first turn, on a small grid, warms up."""
+def grids(names: list[str], wanted: list[str], repeats: int) -> Iterator[Grid]:
+    """Every run that is wanted on every workload, in turns; the first turn, on a small grid, warms up."""
     for name in names:
         n, build = WORKLOADS[name]
         load = build()
         row = Grid(load.name, n * n)
-        runs = {k: r for k, r in RUNS.items() if k not in PACKAGES or importlib.util.find_spec(PACKAGES[k])}
+        runs = {what: RUNS[what] for what in wanted if _installed(PACKAGES.get(what))}
         for turn in range(repeats + 1):
             for what, run in runs.items():
                 if turn > FEW and what in SLOW:
@@ -202,6 +202,10 @@ def grids(names: list[str], repeats: int) -> Iterator[Grid]:
                 if turn and what == "landscape slice":
                     row.pieces.append(result.provenance.strategy["micro_batch"])
         yield row
+
+
+def _installed(package: str | None) -> bool:
+    return package is None or importlib.util.find_spec(package) is not None
 
 
 @dataclass
@@ -344,6 +348,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What a slice costs, in bare forward passes.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="of the grids")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
@@ -353,7 +358,7 @@ def main() -> None:
     few = min(FEW, args.repeats)
     with measured():
         made: dict[str, Iterator[Any]] = {
-            "grids": grids(args.workloads, args.repeats),
+            "grids": grids(args.workloads, args.runs, args.repeats),
             "fixed": fixed(args.workloads, args.repeats),
             "refine": refined(few),
             "jobs": jobs(few),

@@ -315,8 +315,8 @@ def test_an_interrupted_search_for_eigenvectors_goes_on() -> None:
     assert "the same command" in err
     assert "Traceback" not in err
     assert not list(Path("landscape-results").glob("*.h5"))
-    resumed = subprocess.run(line, capture_output=True, text=True, timeout=60)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = call(*args)
+    assert resumed.exit_code == 0, resumed.stderr
     assert "resumed at step" in resumed.stderr
     undisturbed = call(*args, "-o", "other.h5")
     (one,), (other,) = (json.loads(text)["runs"] for text in (resumed.stdout, undisturbed.stdout))

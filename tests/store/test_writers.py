@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -134,6 +135,34 @@ def test_a_lock_left_by_a_killed_process_is_no_lock(tmp_path: Path) -> None:
     (tmp_path / ".r.h5.999999.tmp").write_text("half")
     ResultFile(tmp_path / "r.h5", lock_timeout=0.1).add(eigen_result())
     assert [p.name for p in tmp_path.iterdir()] == ["r.h5"]
+
+
+def test_a_forked_process_has_no_part_in_a_lock(tmp_path: Path) -> None:
+    path, (end, keep) = tmp_path / "r.h5", os.pipe()
+    context = locked(path, 1.0)
+    context.__enter__()
+    pid = os.fork()
+    if pid == 0:
+        os.close(keep)
+        os.read(end, 1)
+        context.__exit__(None, None, None)
+        os._exit(0)
+    with pytest.raises(StoreError, match=f"process {os.getpid()}"), locked(path, 0.0):
+        pass
+    os.close(keep)
+    assert os.waitpid(pid, 0)[1] == 0
+    with pytest.raises(StoreError, match=f"process {os.getpid()}"), locked(path, 0.0):
+        pass
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    context.__exit__(None, None, None)
+    with locked(path, 0.0):  # although the other process is there
+        pass
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(end)
 
 
 def test_a_link_is_followed_and_a_mode_kept(tmp_path: Path) -> None:
