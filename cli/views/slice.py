@@ -25,10 +25,7 @@ _STATISTICS = {
     "recalibrated": "running statistics measured anew at each point, on batches of {} examples",
     "batch": "statistics of each batch (train mode)",
 }
-_DISAGREES = (
-    "warning: along an eigenvector the loss does not curve as the eigenvalue says: the model may have kinks "
-    "(ReLU) there"
-)
+_DISAGREES = "along an eigenvector the loss does not curve as the eigenvalue says: kinks (ReLU) do that"
 
 
 def print_result(console: Console, result: SliceResult) -> None:
@@ -37,7 +34,7 @@ def print_result(console: Console, result: SliceResult) -> None:
     console.out()
     console.pairs([*_axes(result), *_summary(result)])
     if result.disagreeing is not None and result.disagreeing.any():
-        console.warn(_DISAGREES)
+        console.warn(f"warning: {_DISAGREES}")
     if result.point_names is not None:
         console.out()
         console.table(*_points(result))
@@ -84,12 +81,12 @@ def _summary(result: SliceResult) -> Iterator[tuple[str, str]]:
     yield from _errors(result)
     kind = f"{'a line' if result.y is None else 'a plane'} through {counted(result.parameters, 'dimension')}"
     yield "this is", f"{kind}: what is flat here may be steep elsewhere"
-    spent = counted(result.evaluations, "loss", "losses")
-    yield "cost", f"{spent}, on all data each, {duration(result.seconds)}"
+    spent = f"{counted(result.evaluations, 'loss', 'losses')}, on all data each"
+    yield "cost", f"{spent}, {duration(result.seconds)}"
 
 
 def _centre(result: SliceResult) -> str:
-    if math.isnan(result.centre_loss) and not result.loss.size:
+    if not result.loss.size:
         return "no figure yet: the same command goes on"
     text = f"loss {_loss(result.centre_loss, result.centre_error)}"
     if result.batchnorm == "recalibrated":
@@ -99,15 +96,15 @@ def _centre(result: SliceResult) -> str:
 
 def _extremes(result: SliceResult) -> Iterator[tuple[str, str]]:
     """The lowest and the highest finite loss of the grid, and how they differ from the centre."""
-    finite = np.ma.masked_invalid(result.loss)
-    if not np.ma.count(finite):
+    if not np.ma.count(finite := np.ma.masked_invalid(result.loss)):
         return
     for name, pick in (("lowest", np.ma.argmin), ("highest", np.ma.argmax)):
         index = np.unravel_index(int(pick(finite)), finite.shape)
         difference = float(finite[index]) - result.centre_loss
         error = _known(result.standard_errors[index])
-        known = f" ({_signed(difference, error)} from the centre)" if difference else ", the centre"
-        yield name, f"loss {figure(float(finite[index]), 4)} at {_place(result, index)}{known}"
+        apart = f" ({_signed(difference, error)} from the centre)" if math.isfinite(difference) else ""
+        where = f"{_place(result, index)}{apart if difference else ', the centre'}"
+        yield name, f"loss {figure(float(finite[index]), 4)} at {where}"
 
 
 def _gaps(result: SliceResult) -> Iterator[tuple[str, str]]:

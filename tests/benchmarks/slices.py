@@ -280,6 +280,7 @@ class Refined:
     evaluated: int
     worst: float
     estimated: float
+    worst_standard: float
     loss_range: float
     cpu_ratio: float
 
@@ -287,7 +288,8 @@ class Refined:
         return (
             f"seed {self.seed}: {self.evaluated} of {self.points} points evaluated "
             f"({self.evaluated / self.points:.1%}), worst error {self.worst:.2e} (estimated "
-            f"{self.estimated:.2e}) of a range of {self.loss_range:.3g}; CPU time {self.cpu_ratio:.3f} of "
+            f"{self.estimated:.2e}) of a range of {self.loss_range:.3g}, at most {self.worst_standard:.2f} "
+            f"standard errors; CPU time {self.cpu_ratio:.3f} of "
             "the full grid's"
         )
 
@@ -302,14 +304,16 @@ def refined(repeats: int) -> Iterator[Refined]:
         middle = time.process_time()
         coarse = slice_of(load, FINE, seed=seed, refine=True)
         end = time.process_time()
-        span = float(np.ptp(full.loss))
+        span, off = float(np.ptp(full.loss)), np.abs(np.asarray(coarse.loss) - full.loss)
+        errors = np.where(full.standard_errors > 0, full.standard_errors, np.inf)  # zero at the centre
         assert coarse.interpolation_errors is not None
         yield Refined(
             seed,
             int(full.loss.size),
             int(coarse.evaluated.sum()),
-            float(np.abs(np.asarray(coarse.loss) - full.loss).max()) / span,
+            float(off.max()) / span,
             float(np.max(coarse.interpolation_errors)) / span,
+            float((off / errors).max()),
             span,
             (end - middle) / (middle - start),
         )

@@ -381,3 +381,9 @@ def test_a_range_that_begins_with_a_minus_or_holds_no_zero(others: None) -> None
     beside = run_of(*SAME, "--along", "random", "--range", "0.5:1:3")
     assert beside.x.tolist() == [0.5, 0.75, 1.0]
     assert np.isfinite(beside.loss).all()
+
+
+def test_a_centre_that_is_not_finite_is_compared_with_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    text = words_of(line_result(centre_loss=float("nan"), centre_error=float("nan")), capsys)
+    assert "nan" not in text
+    assert "centre       loss not finite" in text

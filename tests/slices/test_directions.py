@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from landscape.errors import ConfigurationError
 from landscape.parameters import Layout, select_parameters
-from landscape.slices.directions import angle_between, orthogonalised, random_direction
+from landscape.slices.directions import angle_between, orthogonalised, random_direction, rescaled
 from tests.support.closed_form import FLOAT64, generator
 from tests.support.models import seeded, tiny_resnet
 
@@ -179,6 +179,12 @@ def test_the_global_generators_and_the_weights_are_not_touched() -> None:
 def test_weights_of_zero_have_no_direction() -> None:
     _, layout = mixed()
     assert not drawn(torch.zeros(layout.size, dtype=FLOAT64), layout, biases=True).any()
+
+
+def test_a_filter_of_zeros_in_a_direction_stays_one() -> None:
+    direction, like = torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[1.0, 1.0], [0.0, 2.0]])
+    found = rescaled(direction, like, by_filter=True)
+    assert torch.allclose(found, torch.tensor([[0.0, 0.0], [1.2, 1.6]]))
 
 
 # --- pairs --------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_a_mirrored_surface_is_refined_alike(axis: int) -> None:
 def test_standard_errors_are_what_points_may_be_off_by() -> None:
     """Of cone shape, as those of differences to the centre are: with larger ones, fewer evaluations."""
     counts = []
-    for share in (1e-4, 1e-3, 1e-2):
+    for share in (3e-4, 3e-3, 3e-2):
         run = _square(tanh_net(1), errors=lambda x, y, s=share: s * np.hypot(x, y))
         x, y = np.meshgrid(*run.axes, indexing="ij")
         off = np.abs(run.found - run.truth)[~run.known]

@@ -96,7 +96,7 @@ def test_parts_agree_with_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splines, "_STENCIL", (10**6, 10**6))
     whole = Interpolated.through(positions, values, known, ~known)
     spread = np.ptp(values)
-    assert np.abs(parts.values - whole.values).max() <= 1e-5 * spread
+    assert np.abs(parts.values - whole.values).max() <= 1e-4 * spread
     assert np.abs(parts.values - values[~known]).max() <= 1e-4 * spread
     assert np.median(np.abs(np.log(parts.errors / whole.errors))) <= 0.2
 

@@ -156,7 +156,8 @@ def test_nothing_is_changed_by_an_exception(part: str, fatal: int, train_mode: b
     assert everything_of(problem) == own
 
 
-def test_a_row_after_an_exception_is_as_without() -> None:
+@pytest.mark.parametrize("recalibrated", [False, True])
+def test_a_row_after_an_exception_is_as_without(recalibrated: bool) -> None:
     problem = Problem(Fragile().eval(), "cross_entropy", data())
     calls = {"fail": False}
 
@@ -166,7 +167,9 @@ def test_a_row_after_an_exception_is_as_without() -> None:
         return outputs.mean()
 
     options: dict[str, Any] = {"metrics": {"metric": metric}}
-    surface = surface_of(problem, recalibration=RecalibratedStatistics(problem), **options)
+    surface = surface_of(
+        problem, recalibration=RecalibratedStatistics(problem) if recalibrated else None, **options
+    )
     expected = surface.row(POINTS)
     calls["fail"] = True
     at = torch.full((problem.size,), 0.1)
