@@ -174,8 +174,8 @@ def loss_slice(
     """The loss along a line or over a plane through the weights.
 
     Keywords are the options of ``landscape slice``: ``along=("random", "random"), range=("-1:1:25",),
-    normalize="filter", refine=False, jobs=1, …`` and those of a run as for :func:`eigen`. A direction may also
-    be an array or tensor (n,) in the order of the measured parameters, or a mapping from their names to
+    normalize="filter", refine=False, jobs=1, …`` and those of a run as for :func:`eigen`. A direction may
+    also be an array or tensor (n,) in the order of the measured parameters, or a mapping from their names to
     tensors (parameters that it leaves out stay). ``inputs`` may hold the result of
     ``eigen(problem, eigenvectors=True)``. Test data and metrics are said by ``Problem(…, test_data=…,
     metrics=…)``.

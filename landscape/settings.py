@@ -26,7 +26,8 @@ class Option:
     ``identity`` says whether another value makes it another run (False: it changes no figure). ``panel`` is
     the heading of the help page it stands under, if it is not that of its group. ``number`` says that a text
     may also be given as a whole number, as in ``minibatch = 128``. ``special`` options belong to some
-    commands only.
+    commands only. ``files`` are the beginnings after which a text names files ("" if it does as a whole),
+    which in a configuration file are relative to it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Option:
     panel: str = ""
     number: bool = False
     special: bool = False
+    files: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:
@@ -90,6 +92,7 @@ def option(
     panel: str = "",
     number: bool = False,
     special: bool = False,
+    files: tuple[str, ...] = (),
 ) -> Any:
     """A settings field. Choices are declared by the field's type: ``Literal["a", "b"]``."""
     return dataclasses.field(
@@ -103,6 +106,7 @@ def option(
             "panel": panel,
             "number": number,
             "special": special,
+            "files": files,
         },
     )
 

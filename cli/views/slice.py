@@ -75,7 +75,8 @@ def _summary(result: SliceResult) -> Iterator[tuple[str, str]]:
     if result.explained_variance is not None:
         both = zip(result.explained_variance, "xy", strict=False)
         shares = ", ".join(f"{percent(float(share))} % along {name}" for share, name in both)
-        yield "trajectory", f"of its squared distances from the centre {shares}"
+        walk = "; a random walk that ends at the centre: 81 % and 9 %" if "pca" in result.along else ""
+        yield "trajectory", f"of its squared distances from the centre {shares}{walk}"
     if result.batchnorm != "none":
         yield "BatchNorm", _STATISTICS[result.batchnorm].format(result.recalibration_batch)
     yield from _errors(result)

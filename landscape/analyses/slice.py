@@ -44,6 +44,7 @@ class Settings:
         "eigenvalue, -1 the smallest), gradient, sam (the perturbation ε of --rho), to:CHECKPOINT (there at "
         "1), pca[:K] of --trajectory, saved:FILE[:K]. Without: random, twice.",
         metavar="DIRECTION",
+        files=("to:", "saved:"),
     )
     range: tuple[str, ...] = option(
         (),
@@ -81,6 +82,7 @@ class Settings:
         (),
         "Checkpoints (repeatable; a pattern in quotes) to draw on the slice, and what pca directions are of.",
         metavar="FILES",
+        files=("",),
     )
     jobs: int = option(
         1, "Processes that share the grid, one a core.", metavar="N", minimum=1, identity=False

@@ -209,7 +209,7 @@ class SliceWork(DirectedWork):
         return rows(surface, [(float(x[row]), float(y[j])) for j in columns], batch)
 
     def _workers(self) -> Workers[Task] | Threads[Task]:
-        """The processes that share the grid; threads stay those of the beginning, which roundings depend on."""
+        """The processes that share the grid; threads stay as they began, for roundings depend on them."""
         assert self.surface  # made before the processes are
         if "points_at_once" not in self.strategy:
             self.strategy["points_at_once"] = fastest_batch(self.surface)

@@ -65,7 +65,13 @@ class Config:
             _check_verb(name, self.path)
             return {}
         options = {o.name: o for group in (_settings_of(name), *more) for o in options_of(group)}
-        return _checked(table, options, f"[{name}] in {shown(self.path)}")
+        checked = _checked(table, options, f"[{name}] in {shown(self.path)}")
+        return {
+            key: tuple(_placed(text, options[key].files, self.folder) for text in value)
+            if options[key].files
+            else value
+            for key, value in checked.items()
+        }
 
 
 def read_config(explicit: Path | None, start: Path) -> Config | None:
@@ -143,6 +149,20 @@ def _checked(
             raise ConfigurationError(f"{where} says {name} twice, as {name} and {name.replace('_', '-')}")
         checked[name] = options[name].check(value, f"{where}: ")
     return checked
+
+
+def _placed(text: str, beginnings: tuple[str, ...], folder: Path) -> str:
+    """A text that names files from the configuration's folder, as one that does from the current folder."""
+    for beginning in beginnings:
+        path = text.removeprefix(beginning)
+        if not path or not text.startswith(beginning) or Path(path).expanduser().is_absolute():
+            continue
+        if folder.absolute() == Path.cwd():
+            return text
+        names = (path, path.rpartition(":")[0])  # saved:FILE:2
+        if any(name and (folder / name).exists() for name in names) or any(folder.glob(path)):
+            return f"{beginning}{folder / path}"
+    return text
 
 
 def _check_verb(name: str, path: Path) -> None:

@@ -206,9 +206,7 @@ class SliceResult(DataResult):
 
     # Vectors.
     directions_file: str | None = quantity("File that holds the directions.", default=None)
-    directions: np.ndarray | None = quantity(
-        "The directions, as used.", dims=("axis", "parameter"), unit="weight", default=None
-    )
+    directions: np.ndarray | None = None  # (axis, parameter), in a file of their own when stored
 
     @property
     def coordinates(self) -> tuple[np.ndarray, ...]:

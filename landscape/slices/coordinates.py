@@ -61,7 +61,14 @@ def parse_range(text: str) -> Range:
             found=repr(text),
             do=f"write {':'.join([words[1], words[0], *words[2:]])}" if high < low else _FORMS,
         )
-    return Range(low, high, _count(words[2], text) if len(words) == 3 else None)
+    count = _count(words[2], text) if len(words) == 3 else None
+    if not math.isfinite(high - low):
+        raise ConfigurationError("the --range is too wide for a number", found=repr(text))
+    if (high - low) / (count or 2) <= 2 * math.ulp(max(abs(low), abs(high))):
+        raise ConfigurationError(
+            "the --range is too narrow: its coordinates would be the same numbers", found=repr(text)
+        )
+    return Range(low, high, count)
 
 
 def _count(word: str, text: str) -> int:

@@ -160,7 +160,8 @@ class Sample:
         error = math.nan
         if self._how != "none" and math.isfinite(variance):
             error = math.sqrt(max(0.0, variance) * self._count / (self._count - 1)) / mass
-        accuracy = [hits / self._labels] if self._labelled else []
+        # Outputs that are not finite would all count as the first class.
+        accuracy = [math.nan if math.isnan(loss) else hits / self._labels] if self._labelled else []
         return np.array([loss / mass, error, *accuracy, *(m / self._examples for m in metrics)])
 
     def _by_calls(self) -> None:
@@ -218,7 +219,8 @@ class Sample:
         """The sum of a user's metric over the examples of a piece."""
         given = (problem.model, piece.batch) if outputs is None else (outputs, targets_of(piece.batch))
         try:
-            value = torch.as_tensor(self._metrics[name](*given)).detach().double()
+            found = self._metrics[name](*given)
+            value = torch.as_tensor(found, dtype=torch.float64).detach()
         except Exception as error:
             if is_out_of_memory(error):
                 raise

@@ -72,6 +72,14 @@ def test_help_documents_exit_codes() -> None:
         assert words in text
 
 
+def test_a_pattern_that_the_shell_has_filled_in_is_explained() -> None:
+    files = [f"runs/net-epoch{i:03d}.pt" for i in range(100)]
+    shown = call("eigen", *files)
+    assert shown.exit_code == 2
+    assert "put patterns in quotes, as in 'runs/*.pt'" in shown.stderr
+    assert len(shown.stderr) < 500
+
+
 @pytest.mark.parametrize("args", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
 def test_help_imports_nothing_heavy(args: list[str]) -> None:
     assert heavy(*args) == set()

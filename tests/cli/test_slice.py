@@ -264,6 +264,19 @@ def test_the_table_of_the_configuration(others: None) -> None:
     assert call("eigen", "ckpt.pt", "--seed", "1").exit_code == 0  # which has no use for test data
 
 
+def test_files_in_the_table_are_beside_the_configuration(
+    others: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("landscape.toml", "a") as file:
+        file.write('\n[slice]\nalong = "to:b.pt"\ntrajectory = "runs/*.pt"\nrange = "0:1:3"\n')
+    here = run_of(*SAME)
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    there = run_of("slice", "../ckpt.pt", "--config", "../landscape.toml", "--seed", "1")
+    assert there.point_names.tolist() == here.point_names.tolist() == ["b.pt", "1.pt", "2.pt", "10.pt"]
+    assert (there.loss == here.loss).all()
+
+
 def test_dry_run_computes_and_stores_nothing() -> None:
     done = call(*SAME, "--dry-run")
     assert done.exit_code == 0, done.stderr

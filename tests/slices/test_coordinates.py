@@ -40,6 +40,8 @@ def test_what_may_be_written(text: str, expected: Range) -> None:
         ("-inf:1:3", "finite"),
         ("1:1:3", "is empty"),
         ("1:0:3", "is empty"),
+        ("1:1.0000000000000002:41", "too narrow"),
+        ("-1e308:1e308:41", "too wide"),
         ("0:1:", "whole number"),
         ("0:1:2.5", "whole number"),
         ("auto:", "whole number"),

