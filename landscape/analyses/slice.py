@@ -68,7 +68,7 @@ class Settings:
     refine: bool = option(
         False,
         "Coarse to fine: interpolate where that is safe, and evaluate only where the interpolation is off by "
-        "more than the standard error.",
+        "more than the standard error, or a thousandth of what the losses range over.",
     )
     gradient_norm: bool = option(
         False, "Measure the gradient's norm at each point, too (three times as dear)."

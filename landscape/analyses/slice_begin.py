@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ from landscape.problem import Evaluation, Problem
 from landscape.results import EigenResult, Result
 from landscape.slices.batchnorm import has_statistics
 from landscape.slices.others import read_other
+from landscape.slices.pieces import forward_pieces
 from landscape.slices.trajectory import Projection, principal, project
 
 __all__ = ["DirectedWork"]
@@ -70,7 +72,10 @@ class DirectedWork(Work):
             self.extra["gradient"] = self._gradient.cpu().numpy()
 
     def evaluate(self) -> Evaluation:
-        """Loss and gradient, which is kept."""
+        """Loss and gradient, which is kept; in pieces as they are best for the many losses that follow."""
+        if not self.strategy:
+            points = math.prod(one.count or 1 for one in self.settings.ranges)
+            self.strategy = forward_pieces(self.problem, points).to_json()
         found = super().evaluate()
         self._gradient = found.gradient
         return found

@@ -177,7 +177,8 @@ class SliceWork(DirectedWork):
                     where = (row, list(columns)) if len(self._coordinates) == 2 else (list(columns),)
                     values[where] = found
                     known[where] = True
-                    self.counters["evaluations"] += len(columns)
+                    # The centre is known already.
+                    self.counters["evaluations"] += sum(any(point) for point in self._points_of(task))
                     yield self._state("evaluating", keep=True)
                 if not self.settings.refine:
                     break
@@ -199,14 +200,17 @@ class SliceWork(DirectedWork):
         for row in np.flatnonzero(missing.any(1)):
             yield int(row), tuple(int(j) for j in np.flatnonzero(missing[row]))
 
-    def _evaluate_row(self, task: Task, surface: Surface | None = None) -> np.ndarray:
+    def _points_of(self, task: Task) -> list[tuple[float, ...]]:
+        """The coordinates of a task's points."""
         row, columns = task
-        surface = surface or self.surface
-        batch = int(self.strategy["points_at_once"])
         if len(self._coordinates) == 1:
-            return rows(surface, [(float(self.extra["x"][j]),) for j in columns], batch)
+            return [(float(self.extra["x"][j]),) for j in columns]
         x, y = self._coordinates
-        return rows(surface, [(float(x[row]), float(y[j])) for j in columns], batch)
+        return [(float(x[row]), float(y[j])) for j in columns]
+
+    def _evaluate_row(self, task: Task, surface: Surface | None = None) -> np.ndarray:
+        batch = int(self.strategy["points_at_once"])
+        return rows(surface or self.surface, self._points_of(task), batch)
 
     def _workers(self) -> Workers[Task] | Threads[Task]:
         """The processes that share the grid; threads stay as they began, for roundings depend on them."""

@@ -7,6 +7,7 @@ problem's own model is never touched.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -79,6 +80,7 @@ class Surface:
         decay = self._decay.at([0.0] * len(directions))
         parts = [self.values(name, found, decay) for name, found in firsts.items()]
         self.centre = np.concatenate(parts)
+        self._still = self._unmoved()
         self.evaluations += 1
 
     def _of(self, name: str, sample: Sample) -> tuple[str, ...]:
@@ -105,7 +107,23 @@ class Surface:
         with self.evaluating():
             if self.recalibration is None and not all(s.resident for s in self.samples.values()):
                 return self._side_by_side(points)
-            return np.stack([self._one(lambda c=c: self.weights.move(c), self._decay.at(c)) for c in points])
+            return np.stack([self._at(point) for point in points])
+
+    def _at(self, point: Sequence[float]) -> np.ndarray:
+        """(channels,) at a point; the centre is known."""
+        if self._still is not None and not any(point):
+            return self._still.copy()
+        return self._one(lambda: self.weights.move(point), self._decay.at(point))
+
+    def _unmoved(self) -> np.ndarray | None:
+        """(channels,) at the centre as a point of a grid, whose differences from the centre are zero."""
+        found = self.centre.copy()
+        for name in self.samples:
+            if not math.isfinite(found[self.channels.index(name + "loss")]):
+                return None
+            error = self.channels.index(name + "error")
+            found[error] *= 0.0  # NaN stays NaN
+        return found
 
     def at_weights(self, flat: Tensor, rest: Mapping[str, Tensor] | None = None) -> np.ndarray:
         """(channels,) at other weights (n,); with ``rest``, buffers and parameters not measured are replaced.

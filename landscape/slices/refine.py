@@ -49,14 +49,13 @@ def wanted(
 ) -> np.ndarray:
     """The points to evaluate next; none when all others may stay interpolated.
 
-    A point may where the estimated error of its interpolation is below its standard error, and no point of
-    its coarse cell came out non-finite.
+    A point may where the estimated error of its interpolation is below its standard error and below 1e-3 of
+    the range of the known finite losses, and no point of its coarse cell came out non-finite.
 
     Args:
         coordinates: as of :func:`first`, whose points come first.
         losses: (x,) or (x, y) float64; what is not known is not looked at.
-        errors: their standard errors, of the same shape. Where none is known (NaN), 1e-3 of the range of the
-            known finite losses is in their place.
+        errors: their standard errors, of the same shape; NaN where not known.
         known: mask of what was evaluated.
     """
     known, begun = np.asarray(known, dtype=bool), first(coordinates)
@@ -164,7 +163,7 @@ def _allowed(
     open_: np.ndarray,
     interpolated: np.ndarray,
 ) -> np.ndarray:
-    """By how much each point that is not known may be off, (points,): its standard error.
+    """By how much each unknown point may be off, (points,): its standard error, 1e-3 of the range at most.
 
     Standard errors of differences are cones around the centre, which no smooth interpolant follows: they are
     weighted means of those nearby, by 1/distance² (Shepard 1968).
@@ -175,7 +174,7 @@ def _allowed(
     if measured.any():
         distances, at = nearest(points[measured], points[open_])
         weights = distances**-2.0
-        spread = (weights * errors[measured][at]).sum(1) / weights.sum(1)
+        spread = np.minimum(spread, (weights * errors[measured][at]).sum(1) / weights.sum(1))
     return np.asarray(np.maximum(spread, _RESOLVED * np.nan_to_num(np.abs(interpolated))))
 
 

@@ -72,8 +72,9 @@ class PartialFile:
             file.write(total.digest())
 
         with os_errors("write", self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            remove_stale(self.path)
+            if durable:  # the first write of a run is
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                remove_stale(self.path)
             replace_atomically(self.path, write, durable=durable)
 
     def read(self) -> State | None:

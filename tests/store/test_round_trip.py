@@ -234,7 +234,7 @@ def test_input_is_left_alone_and_wrong_shapes_are_refused(tmp_path: Path) -> Non
     _through(result, tmp_path / "r.h5")
     assert np.array_equal(before.data, result.refined_intervals.data)
     file = ResultFile(tmp_path / "other.h5")
-    with pytest.raises(ValueError, match="residuals has shape"):
+    with pytest.raises(ValueError, match="residuals has 2 dimensions"):
         file.add(eigen_result(residuals=np.zeros((4, 2))))
     with pytest.raises(ValueError, match="along pair"):
         file.add(eigen_result(residuals=np.zeros(3)))
