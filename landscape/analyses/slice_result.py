@@ -17,6 +17,7 @@ from landscape.results import SliceResult
 from landscape.slices.batchnorm import STATISTICAL_BATCH, has_statistics
 from landscape.slices.differences import Difference, disagrees
 from landscape.slices.refine import filled
+from landscape.slices.sample import error_of
 
 __all__ = ["slice_result"]
 
@@ -44,9 +45,9 @@ def slice_result(problem: Problem, settings: Settings, saved: Saved) -> SliceRes
         evaluated=a["known"].copy(),
         interpolation_errors=grid.errors,
         accuracies=grid.get("accuracy"),
+        accuracy_errors=_share_errors(grid.get("accuracy"), c["labels_of"].get("", 0)),
         gradient_norms=grid.get("gradient_norm"),
-        metric_names=np.array(list(problem.metrics), dtype=object) if problem.metrics else None,
-        metrics=np.ma.stack([grid[name] for name in problem.metrics]) if problem.metrics else None,
+        **_metrics(list(problem.metrics), grid),
         evaluations=int(c["evaluations"]) + 1,
         seconds=float(c["seconds"]),
         centre_loss=centre["loss"],
@@ -61,6 +62,7 @@ def slice_result(problem: Problem, settings: Settings, saved: Saved) -> SliceRes
         test_loss=grid.get("test_loss") if test else None,
         test_standard_errors=grid.get("test_error") if test else None,
         test_accuracies=grid.get("test_accuracy") if test else None,
+        test_accuracy_errors=_share_errors(grid.get("test_accuracy"), c["labels_of"].get("test_", 0)),
         axes=np.array(c["labels"], dtype=object),
         along=np.array([axis.name for axis in settings.axes], dtype=object),
         direction_norms=norms,
@@ -86,7 +88,8 @@ def _with_grid(problem: Problem, settings: Settings, saved: Saved) -> Saved:
     if "values" in saved.arrays:
         return saved
     count = len(settings.axes)
-    unknown, channels = [math.nan] * count, ["loss", "error", *problem.metrics]
+    unknown, channels = [math.nan] * count, ["loss", "error"]
+    channels += [channel for name in problem.metrics for channel in (name, error_of(name))]
     counters = {
         "labels": [axis.text for axis in settings.axes],
         "angle": None,
@@ -97,6 +100,7 @@ def _with_grid(problem: Problem, settings: Settings, saved: Saved) -> Saved:
         "channels": channels,
         "centre": [math.nan] * len(channels),
         "method": "not computed: stopped before the first point",
+        "labels_of": {},
         **saved.counters,
     }
     shape = (0,) * count
@@ -108,6 +112,25 @@ def _with_grid(problem: Problem, settings: Settings, saved: Saved) -> Saved:
         "pending": np.zeros(shape, bool),
     }
     return Saved(arrays, counters, saved.fixed)
+
+
+def _metrics(names: list[str], grid: _Grid) -> dict[str, Any]:
+    """The user's own figures, if there are any."""
+    if not names:
+        return {}
+    return {
+        "metric_names": np.array(names, dtype=object),
+        "metrics": np.ma.stack([grid[name] for name in names]),
+        "metric_errors": np.ma.stack([grid[error_of(name)] for name in names]),
+    }
+
+
+def _share_errors(shares: np.ndarray | None, count: int) -> np.ndarray | None:
+    """Standard error of a share of so many labels, √(p(1 − p)/(n − 1))."""
+    if shares is None or count < 2:
+        return None
+    found: np.ndarray = np.sqrt(shares * (1 - shares) / (count - 1))
+    return found
 
 
 class _Grid:

@@ -103,6 +103,7 @@ class SliceWork(DirectedWork):
             self.counters["channels"] = list(self._surface.channels)
             self.counters["centre"] = self._surface.centre.tolist()
             self.counters["method"] = self._surface.method
+            self.counters["labels_of"] = {name: s.labels for name, s in self._surface.samples.items()}
         return self._surface
 
     def _made_surface(self, problem: Problem) -> Surface:

@@ -45,6 +45,7 @@ class Field:
         errors: its standard errors, NaN where there is none; None without.
         reached: where it was measured or interpolated.
         evaluated: where it was measured.
+        rises: the errors are of the difference to the centre.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Field:
     errors: Floats | None
     reached: Bools
     evaluated: Bools
+    rises: bool = True
 
     @property
     def finite(self) -> Bools:
@@ -105,6 +107,7 @@ def field(result: SliceResult, data: str | None = None, metric: str | None = Non
         errors=None if errors is None else np.ma.filled(np.ma.asarray(errors, dtype=np.float64), math.nan),
         reached=reached,
         evaluated=reached & np.ma.filled(np.ma.asarray(result.evaluated, dtype=bool), False),
+        rises=wanted[1] == "loss",
     )
 
 
@@ -120,17 +123,18 @@ def _there(
     known = {
         ("train", "loss"): ("Loss", result.loss, result.standard_errors),
         ("train", "error"): ("Standard error of the loss's rise", result.standard_errors, None),
-        ("train", "accuracy"): ("Accuracy", result.accuracies, None),
+        ("train", "accuracy"): ("Accuracy", result.accuracies, result.accuracy_errors),
         ("train", "gradient_norm"): ("Gradient norm (loss / weight)", result.gradient_norms, None),
         ("train", "saved_loss"): ("Loss, running statistics interpolated", result.saved_loss, None),
         ("train", "interpolation_error"): ("Interpolation error", result.interpolation_errors, None),
         ("test", "loss"): ("Test loss", result.test_loss, result.test_standard_errors),
         ("test", "error"): ("Standard error of the test loss's rise", result.test_standard_errors, None),
-        ("test", "accuracy"): ("Test accuracy", result.test_accuracies, None),
+        ("test", "accuracy"): ("Test accuracy", result.test_accuracies, result.test_accuracy_errors),
     }
     if result.metrics is not None and result.metric_names is not None:
-        for name, values in zip(result.metric_names, result.metrics, strict=True):
-            known.setdefault(("train", str(name)), (_text(str(name), _AXIS), values, None))
+        every = [None] * len(result.metrics) if result.metric_errors is None else list(result.metric_errors)
+        for name, values, errors in zip(result.metric_names, result.metrics, every, strict=True):
+            known.setdefault(("train", str(name)), (_text(str(name), _AXIS), values, errors))
     return {
         key: (name, values, errors) for key, (name, values, errors) in known.items() if values is not None
     }

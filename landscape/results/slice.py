@@ -51,14 +51,27 @@ class SliceResult(DataResult):
         **_GRID,
     )
     accuracies: np.ndarray | None = quantity(
-        "Share of terms whose label is predicted right.", default=None, **_GRID
+        "Share of terms whose label is predicted right.", error="accuracy_errors", default=None, **_GRID
+    )
+    accuracy_errors: np.ndarray | None = quantity(
+        "Standard error of that share over the labels.", default=None, **_GRID
     )
     gradient_norms: np.ndarray | None = quantity(
         "Euclidean norm of the gradient.", unit="loss / weight", default=None, **_GRID
     )
     metric_names: np.ndarray | None = quantity("The user's own metrics.", dims=("metric",), default=None)
     metrics: np.ndarray | None = quantity(
-        "Their means over the examples.", dims=("metric", "x", "y"), optional=1, default=None
+        "Their means over the examples.",
+        dims=("metric", "x", "y"),
+        error="metric_errors",
+        optional=1,
+        default=None,
+    )
+    metric_errors: np.ndarray | None = quantity(
+        "Standard errors of these means; NaN of a metric that gives a mean only.",
+        dims=("metric", "x", "y"),
+        optional=1,
+        default=None,
     )
     evaluations: int = quantity("Losses evaluated, on all data each.")
     seconds: float = quantity("Time taken.", unit="s")
@@ -92,7 +105,12 @@ class SliceResult(DataResult):
         default=None,
         **_GRID,
     )
-    test_accuracies: np.ndarray | None = quantity("Accuracy on the test data.", default=None, **_GRID)
+    test_accuracies: np.ndarray | None = quantity(
+        "Accuracy on the test data.", error="test_accuracy_errors", default=None, **_GRID
+    )
+    test_accuracy_errors: np.ndarray | None = quantity(
+        "Standard error of that share over the labels.", default=None, **_GRID
+    )
 
     # The axes.
     axes: np.ndarray = quantity("What each axis is.", dims=("axis",))

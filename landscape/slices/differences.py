@@ -19,6 +19,11 @@ _CLOSE = 1e-3
 #: Values that differ by more than this times both errors disagree. Exact ones never do; at a kink a
 #: difference is 2 of its errors from the curvature beside it.
 _MARGIN = 1.5
+#: Losses whose differences of this order show their rounding, so many, and how close they lie, in units of the
+#: step that is expected to be best: nothing smooth is left of them.
+_ORDER, _LOSSES, _DENSE = 4, 13, 2.0**-10
+#: A loss is taken to be off by so many standard deviations of its rounding.
+_WIDE = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,21 +53,24 @@ def second_difference(
 
     The truncation h²L⁗/12 grows as the rounding 4δ|L|/h² shrinks (Press et al. 2007, §5.7). Both are equal at
     h = (48 δ|L|/L⁗)^¼; there the ladder begins, with L⁗ taken as ``guess`` over the square of ``first_step``,
-    and it grows to where the error is least.
+    and it grows to where the error is least. Where the rounding that is seen is larger, it is in the place of
+    δ|L|: a cross entropy far below its logits is off by their rounding.
 
     Args:
         f: losses at a batch of coordinates.
         centre_loss: the loss at 0.
         guess: the second derivative as far as it is known; 0 if it is not.
         first_step: a length over which the curvature may change, positive.
-        rounding: δ, by what one loss may be off, relative to it.
+        rounding: δ, by what one loss is off at least, relative to it.
 
     >>> found = second_difference(np.cosh, 1.0, 1.0, 1.0, 1e-15)
     >>> abs(found.value - 1) < found.error < 1e-5
     True
     """
-    ladder = _Ladder(f, centre_loss, rounding)
-    start = _start(centre_loss, guess, first_step, rounding)
+    off = rounding * abs(centre_loss)
+    off = max(off, _WIDE * _rounding(f, _DENSE * _start(off, guess, first_step)))
+    ladder = _Ladder(f, centre_loss, rounding, off)
+    start = _start(off, guess, first_step)
     ladder.add([start * 2.0**k for k in range(-_AROUND, _AROUND + 1)])
     for _ in range(_OFTEN):
         best, value, error = ladder.best()
@@ -87,21 +95,33 @@ def disagrees(curvature: float, error: float, difference: Difference) -> bool:
     return bool(apart > _MARGIN * (error + difference.error))
 
 
-def _start(centre_loss: float, guess: float, first_step: float, rounding: float) -> float:
+def _start(off: float, guess: float, first_step: float) -> float:
     """The step where rounding and truncation are expected to be equal, at most the first step."""
-    if not (guess and math.isfinite(guess) and centre_loss and rounding):
+    if not (guess and math.isfinite(guess) and off):
         return first_step
     fourth = abs(guess) / first_step**2
-    return min(first_step, float((48 * rounding * abs(centre_loss) / fourth) ** 0.25))
+    return min(first_step, float((48 * off / fourth) ** 0.25))
+
+
+def _rounding(f: Callable[[Sequence[float]], np.ndarray], spacing: float) -> float:
+    """Standard deviation of the rounding of a loss, from differences of losses that lie close together.
+
+    Of independent roundings of variance σ², k-th differences have σ² (2k)!/(k!)² (Moré and Wild 2011, §2).
+    0 where it cannot be told.
+    """
+    losses = np.asarray(f([spacing * (i - _LOSSES // 2) for i in range(_LOSSES)]), dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        square = float(np.mean(np.diff(losses, _ORDER) ** 2)) / math.comb(2 * _ORDER, _ORDER)
+    return math.sqrt(square) if math.isfinite(square) else 0.0
 
 
 class _Ladder:
     """Differences at steps that double, ascending."""
 
     def __init__(
-        self, f: Callable[[Sequence[float]], np.ndarray], centre_loss: float, rounding: float
+        self, f: Callable[[Sequence[float]], np.ndarray], centre_loss: float, rounding: float, off: float
     ) -> None:
-        self._f, self._centre, self._rounding = f, centre_loss, rounding
+        self._f, self._centre, self._rounding, self._off = f, centre_loss, rounding, off
         self._found: dict[float, tuple[float, float]] = {}
 
     @property
@@ -114,7 +134,7 @@ class _Ladder:
         for h, right, left in zip(steps, *losses.reshape(2, -1).tolist(), strict=True):
             value = ((right - self._centre) + (left - self._centre)) / h**2
             largest = max(abs(right), abs(left), abs(self._centre))
-            self._found[h] = value, 4 * self._rounding * largest / h**2
+            self._found[h] = value, 4 * max(self._off, self._rounding * largest) / h**2
 
     @property
     def begins_in_noise(self) -> bool:

@@ -19,7 +19,7 @@ from landscape.machine import brief, is_out_of_memory
 from landscape.models import call_model, explained
 from landscape.problem import Problem
 
-__all__ = ["GROUPS", "Metric", "Sample"]
+__all__ = ["GROUPS", "Metric", "Sample", "error_of"]
 
 #: Random groups of examples whose differences give standard errors where single examples' losses are unknown.
 GROUPS = 20
@@ -63,7 +63,9 @@ class Sample:
     examples, see :func:`_paired`.
 
     Attributes:
-        channels: what :meth:`means` gives, by name: loss, error, accuracy if targets are labels, metrics.
+        channels: what :meth:`means` gives, by name: loss, error, accuracy if targets are labels, and
+            metrics, each with its error (NaN where it gives means).
+        labels: how many the accuracy is of.
         method: how errors are obtained, or why they are not.
         resident: the data are in memory.
     """
@@ -78,7 +80,7 @@ class Sample:
             self._by_calls()
         self._groups: dict[int, _Groups] = {}
         self._before: list[_Centre] = []
-        self._count, self._squares, self._labels, self._examples = 0, 0.0, 0, 0
+        self._count, self._squares, self.labels, self._examples = 0, 0.0, 0, 0
         self._labelled = False
         self.channels: tuple[str, ...] = ()
 
@@ -96,8 +98,8 @@ class Sample:
                 outputs = self._outputs(problem, piece)
                 sums, terms = self._with_terms(problem, piece, outputs)
             if outputs is not None and problem.loss.classes:
-                self._labels += label_hits(problem.loss, outputs, targets_of(piece.batch))[1]
-                self._labelled = self._labels > 0
+                self.labels += label_hits(problem.loss, outputs, targets_of(piece.batch))[1]
+                self._labelled = self.labels > 0
             centre = self._centre(problem, piece, sums, terms)
             self._before.append(centre)
             self._count += int((terms > 0).sum())
@@ -107,12 +109,13 @@ class Sample:
         if self._count < 2 and self._how != "none":
             self._how, self.method = "none", "not computed: a single example with terms"
         accuracy = ("accuracy",) if self._labelled else ()
-        self.channels = ("loss", "error", *accuracy, *self._metrics)
+        metrics = (channel for name in self._metrics for channel in (name, error_of(name)))
+        self.channels = ("loss", "error", *accuracy, *metrics)
         return self.means(total)
 
     def nothing(self) -> Tensor:
-        """Sums of a point to begin with: Σsᵢ, Σdᵢ², Σdᵢmᵢ, Σdᵢ, labels predicted right, metrics."""
-        return torch.zeros(5 + len(self._metrics), dtype=torch.float64, device=self._problem.device)
+        """Sums of a point to begin with: Σsᵢ, Σdᵢ², Σdᵢmᵢ, Σdᵢ, labels predicted right, Σf and Σf²."""
+        return torch.zeros(5 + 2 * len(self._metrics), dtype=torch.float64, device=self._problem.device)
 
     @property
     def can_batch(self) -> bool:
@@ -161,8 +164,17 @@ class Sample:
         if self._how != "none" and math.isfinite(variance):
             error = math.sqrt(max(0.0, variance) * self._count / (self._count - 1)) / mass
         # Outputs that are not finite would all count as the first class.
-        accuracy = [math.nan if math.isnan(loss) else hits / self._labels] if self._labelled else []
-        return np.array([loss / mass, error, *accuracy, *(m / self._examples for m in metrics)])
+        accuracy = [math.nan if math.isnan(loss) else hits / self.labels] if self._labelled else []
+        own = (value for pair in zip(metrics[::2], metrics[1::2], strict=True) for value in self._mean(*pair))
+        return np.array([loss / mass, error, *accuracy, *own])
+
+    def _mean(self, total: float, squares: float) -> tuple[float, float]:
+        """The mean of a metric over the examples, and its standard error, NaN where only means are known."""
+        n, mean = self._examples, total / self._examples
+        spread = squares - n * mean * mean
+        if n < 2 or not math.isfinite(spread):
+            return mean, math.nan
+        return mean, math.sqrt(max(0.0, spread) / (n - 1) / n)
 
     def _by_calls(self) -> None:
         """Errors from whole pieces, which are then many and drawn at random."""
@@ -213,10 +225,10 @@ class Sample:
             _hits(problem, outputs, targets_of(piece.batch)) if self._labelled else torch.zeros_like(total)
         )
         metrics = (self._metric(name, problem, piece, outputs) for name in self._metrics)
-        return torch.stack([*found, right, *metrics])
+        return torch.stack([*found, right, *(value for pair in metrics for value in pair)])
 
-    def _metric(self, name: str, problem: Problem, piece: Piece, outputs: Any) -> Tensor:
-        """The sum of a user's metric over the examples of a piece."""
+    def _metric(self, name: str, problem: Problem, piece: Piece, outputs: Any) -> tuple[Tensor, Tensor]:
+        """The sum of a user's metric over the examples of a piece, and of its squares, if it is known."""
         given = (problem.model, piece.batch) if outputs is None else (outputs, targets_of(piece.batch))
         try:
             found = self._metrics[name](*given)
@@ -230,13 +242,16 @@ class Sample:
                 do=f"a metric takes ({'model, batch' if outputs is None else 'outputs, targets'})",
             ) from error
         if value.numel() == 1:
-            return value.reshape(()).to(self._problem.device) * piece.examples
+            mean = value.reshape(()).to(self._problem.device)
+            alone = piece.examples == 1 and value.ndim == 1
+            return mean * piece.examples, mean.square() if alone else mean * math.nan
         if value.shape != (piece.examples,):
             raise ConfigurationError(
                 f"the metric {name} must return a mean, or one number for each of {piece.examples} examples",
                 found=f"shape {tuple(value.shape)}",
             )
-        return value.sum().to(self._problem.device)
+        value = value.to(self._problem.device)
+        return value.sum(), value @ value
 
     def _sums(self, problem: Problem, piece: Piece, outputs: Any) -> Tensor:
         """Summed losses, float64, of the examples of a piece, or of its random groups, or of the piece."""
@@ -283,6 +298,11 @@ class Sample:
                 together / max(1, piece.examples * (piece.examples - 1)),
             )
         return self._groups[piece.first]
+
+
+def error_of(metric: str) -> str:
+    """The channel of a metric's standard error."""
+    return f"{metric} error"
 
 
 def _how(problem: Problem) -> tuple[str, str]:

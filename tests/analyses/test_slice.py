@@ -133,6 +133,10 @@ def test_metrics_of_single_examples_and_means() -> None:
         outputs = with_weights(problem, problem.selection.flat().detach() + t * row)(x.double()).detach()
         assert result.metrics[0, i] == pytest.approx(float(margin(outputs, y).mean()), rel=1e-12)
         assert result.metrics[1, i] == pytest.approx(float(spread(outputs, y)), rel=1e-12)
+        spreads = margin(outputs, y).double().std()
+        assert result.metric_errors is not None
+        assert result.metric_errors[0, i] == pytest.approx(float(spreads) / len(y) ** 0.5, rel=1e-9)
+        assert np.isnan(result.metric_errors[1, i])
     np.testing.assert_array_equal(result.loss, sliced(small(), "random", **LINE).loss)
 
 
@@ -388,3 +392,13 @@ def test_the_total_grows_while_refining(tmp_path: Path) -> None:
     assert len(set(totals)) > 1
     assert all(one <= total for one, total in zip(done, totals, strict=True))
     assert done[-1] == totals[-1]
+
+
+def test_errors_of_accuracies_are_those_of_shares() -> None:
+    problem = small()
+    result = sliced(problem, "random", **LINE)
+    assert result.accuracies is not None
+    assert result.accuracy_errors is not None
+    hits = np.rint(result.accuracies * 50).astype(int)
+    naive = [np.std([1.0] * k + [0.0] * (50 - k), ddof=1) / 50**0.5 for k in hits]
+    np.testing.assert_allclose(result.accuracy_errors, naive, rtol=1e-12)

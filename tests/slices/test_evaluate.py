@@ -261,18 +261,23 @@ def test_accuracy_and_metrics() -> None:
             test=Problem(NET().double(), "cross_entropy", CLASSES),
         )
         assert surface.channels == (
-            *("loss", "error", "accuracy", "largest", "mean", "margin"),
+            *("loss", "error", "accuracy", "largest", "largest error", "mean", "mean error"),
+            *("margin", "margin error"),
             *("test_loss", "test_error", "test_accuracy"),
         )  # fmt: skip
         for row, point in zip(surface.row(points), points, strict=True):
             outputs, kept = moved(problem, directions, point)(x).detach(), y != -100
             assert row[2] == pytest.approx(float((outputs.argmax(1) == y)[kept].double().mean()), rel=1e-14)
-            assert row[3] == pytest.approx(float(outputs.amax(1).mean()), rel=1e-12)
-            assert row[4] == pytest.approx(float(outputs.mean()), rel=1e-12)
-            assert row[5] == pytest.approx(float((outputs[:, 0] > outputs[:, 1]).double().mean()), rel=1e-14)
+            largest, margin = outputs.amax(1), (outputs[:, 0] > outputs[:, 1]).double()
+            assert row[3] == pytest.approx(float(largest.mean()), rel=1e-12)
+            assert row[4] == pytest.approx(float(largest.std()) / len(largest) ** 0.5, rel=1e-9)
+            assert row[5] == pytest.approx(float(outputs.mean()), rel=1e-12)
+            assert np.isnan(row[6])  # a mean alone
+            assert row[7] == pytest.approx(float(margin.mean()), rel=1e-14)
+            assert row[8] == pytest.approx(float(margin.std()) / len(margin) ** 0.5, rel=1e-9)
             outputs = moved(problem, directions, point)(CLASSES[0]).detach()
-            assert row[6] == pytest.approx(float(F.cross_entropy(outputs, CLASSES[1])), rel=1e-12)
-            assert row[8] == pytest.approx(
+            assert row[9] == pytest.approx(float(F.cross_entropy(outputs, CLASSES[1])), rel=1e-12)
+            assert row[11] == pytest.approx(
                 float((outputs.argmax(1) == CLASSES[1]).double().mean()), rel=1e-14
             )
     assert len({float(row[2]) for row in surface.row(points)}) > 2
