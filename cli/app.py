@@ -73,9 +73,9 @@ def _report_other(error: Exception, debug: bool) -> int:
             return BAD_INPUT
         message = error.format_message()
         if message.startswith("Got unexpected extra argument"):  # a pattern that the shell has filled in
-            hint = "\ndo: put patterns in quotes, as in 'runs/*.pt'" + (
-                f"; {usage.command_path} --help lists the options" if usage is not None else ""
-            )
+            name = "" if usage is None else usage.command_path
+            other = "--along to:FILE is another checkpoint; " if name.endswith(" slice") else ""
+            hint = f"\ndo: {other}put patterns in quotes, as in 'runs/*.pt'; {name} --help lists the options"
         else:
             hint = f"\ndo: {usage.command_path} --help" if usage is not None else ""
         return _report(f"{_shortened(message)}{hint}", BAD_INPUT, debug=False)

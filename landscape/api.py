@@ -189,9 +189,19 @@ def loss_slice(
             vectors[name], one = row, f"given:{name}"
         along.append(one)
     options = {**options, "along": along}
+    if "range" in options:
+        options["range"] = _ranges(options["range"])
     result = _execute("slice", _slice.Settings, problem, options, observer, inputs, vectors)
     assert isinstance(result, SliceResult)
     return result
+
+
+def _ranges(given: Any) -> Any:
+    """Ranges as text, from text or from (low, high, count), one or several."""
+    if isinstance(given, str):
+        return given
+    one = len(given) in (2, 3) and all(isinstance(part, int | float) for part in given)
+    return [r if isinstance(r, str) else ":".join(map(repr, r)) for r in ([given] if one else given)]
 
 
 def _flat(problem: Problem, direction: Any) -> np.ndarray:

@@ -6,11 +6,11 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["natural_order", "printable", "remove_stale", "replace_atomically"]
+__all__ = ["natural_order", "printable", "remove_stale", "replace_atomically", "short_names"]
 
 
 def printable(text: object) -> str:
@@ -25,6 +25,28 @@ def printable(text: object) -> str:
 def natural_order(path: Path) -> list[tuple[int, str]]:
     """A key that sorts ``step9`` before ``step10``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def short_names(paths: Sequence[str | Path]) -> list[str]:
+    """The file names, with as many folders before them as tell different files of one name apart.
+
+    >>> short_names(["a/x/net.pt", "b/x/net.pt", "b/other.pt"])
+    ['a/x/net.pt', 'b/x/net.pt', 'other.pt']
+    """
+    absolute = [Path(os.path.abspath(path)) for path in paths]
+    return [
+        next(
+            tail
+            for depth in range(1, len(one.parts) + 1)
+            if (tail := "/".join(one.parts[-depth:]))
+            and not any(other != one and _tail(other, depth) == _tail(one, depth) for other in absolute)
+        )
+        for one in absolute
+    ]
+
+
+def _tail(path: Path, depth: int) -> tuple[str, ...]:
+    return path.parts[-depth:]
 
 
 def replace_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:

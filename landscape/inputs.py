@@ -108,6 +108,12 @@ def _vector_file(name: str, folder: Path) -> Path:
     from landscape.store import holds_vectors
 
     path = Path(name).expanduser()
+    if path.exists() and not holds_vectors(path) and (beside := _vectors_of(path)):
+        raise StoreError(
+            f"{printable(path)} holds results, not vectors",
+            found=f"its vectors are in {', '.join(beside)}",
+            do="name one of these files, in the folder of the results",
+        )
     if path.exists():
         return path
     found = (
@@ -122,6 +128,20 @@ def _vector_file(name: str, folder: Path) -> Path:
         found=", ".join(sorted(contents)) or f"no such file, nor one with that hash in {printable(folder)}",
         do="name a file of vectors, or more digits of the hash that its name ends in",
     )
+
+
+def _vectors_of(path: Path) -> list[str]:
+    """The files of vectors that the runs in a result file name; none if it is no result file."""
+    from landscape.store import ResultFile
+
+    found: list[str] = []
+    with contextlib.suppress(StoreError):
+        file = ResultFile(path)
+        for header in file.runs():
+            result = file.read(header.id)
+            names = ((name, getattr(result, file_name)) for name, file_name in result.apart.items())
+            found += [f"{printable(own)} ({name} of {header.id})" for name, own in names if own is not None]
+    return found
 
 
 def write_fixed(path: Path, arrays: Mapping[str, np.ndarray], written: MutableMapping[str, str]) -> None:

@@ -162,6 +162,12 @@ class Problem:
             parameter.requires_grad_(True)
         self.notes = (*notes, *self.data.notes)
         self._twins: dict[torch.dtype, Problem] = {}
+        if metrics is not None and not isinstance(metrics, Mapping):
+            raise ConfigurationError(
+                "metrics are functions by name",
+                found=type(metrics).__name__,
+                do='write metrics={"name": function}',
+            )
         self.metrics, self.reader = dict(metrics or {}), reader or _read_into
         self.test: Problem | None = None
         if test_data is not None:

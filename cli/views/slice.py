@@ -15,6 +15,8 @@ from .common import counted, loss_line, percent
 
 __all__ = ["print_result"]
 
+#: Distances below this part of the weights are the rounding of saved weights.
+_NEAR = 1e-6
 _ABSENT = "—"
 #: Rows of a table of other checkpoints that are printed.
 _ROWS = 20
@@ -57,7 +59,8 @@ def _axes(result: SliceResult) -> Iterator[tuple[str, str]]:
     units = [f"of {name} {figure(a, 4)} long = {figure(b, 3)} ‖w‖" for (name, _), a, b in both]
     yield "unit", f"{', '.join(units)} (‖w‖ = {figure(result.weights_norm, 4)}, the weights' length)"
     slopes = [f"{figure(s, 3)} per unit of {name}" for (name, _), s in zip(named, result.slopes, strict=True)]
-    yield "slope", f"{', '.join(slopes)}, from the gradient at the centre"
+    held = ", BatchNorm as saved" if result.batchnorm == "recalibrated" else ""
+    yield "slope", f"{', '.join(slopes)}, from the gradient at the centre{held}"
 
 
 def _summary(result: SliceResult) -> Iterator[tuple[str, str]]:
@@ -75,13 +78,17 @@ def _summary(result: SliceResult) -> Iterator[tuple[str, str]]:
     if result.explained_variance is not None:
         both = zip(result.explained_variance, "xy", strict=False)
         shares = ", ".join(f"{percent(float(share))} % along {name}" for share, name in both)
-        walk = "; a random walk that ends at the centre: 81 % and 9 %" if "pca" in result.along else ""
+        walk = "; a random walk that ends there: 81 % and 9 %" if _ends_at_centre(result) else ""
         yield "trajectory", f"of its squared distances from the centre {shares}{walk}"
+    if (outside := _outside(result)) > 0:
+        yield "outside", f"{counted(outside, 'other checkpoint')} beyond the ranges, see below"
     if result.batchnorm != "none":
         yield "BatchNorm", _STATISTICS[result.batchnorm].format(result.recalibration_batch)
     yield from _errors(result)
     kind = f"{'a line' if result.y is None else 'a plane'} through {counted(result.parameters, 'dimension')}"
     yield "this is", f"{kind}: what is flat here may be steep elsewhere"
+    if result.directions_file is not None:
+        yield "directions", f"kept in {result.directions_file}, for saved:FILE"
     spent = f"{counted(result.evaluations, 'loss', 'losses')}, on all data each"
     yield "cost", f"{spent}, {duration(result.seconds)}"
 
@@ -121,7 +128,9 @@ def _gaps(result: SliceResult) -> Iterator[tuple[str, str]]:
         known = int(np.sum(result.evaluated))
         errors = result.interpolation_errors[np.isfinite(result.interpolation_errors)]
         worst = figure(float(errors.max(initial=0.0)), 2)
-        off = f"; the others interpolated, off by an estimated {worst} at most" if known < size else ""
+        beside = " (accuracy and test data: not estimated)" if result.accuracies is not None else ""
+        off = f"; the others interpolated, their loss off by an estimated {worst} at most{beside}"
+        off = off if known < size else ""
         yield "refined", f"{known} of {counted(size, 'point')} evaluated{off}"
 
 
@@ -162,7 +171,8 @@ def _curvatures(result: SliceResult) -> Iterator[tuple[str, str]]:
             measured = _loss(float(result.differences[i]), float(result.difference_errors[i]))
             disagree = result.disagreeing is not None and result.disagreeing[i]
             verdict = "they disagree, see the warning" if disagree else "they agree"
-            text += f"; the loss itself curves by {measured}: {verdict}"
+            held = " (BatchNorm as saved)" if result.batchnorm == "recalibrated" else ""
+            text += f"; the loss itself curves by {measured}{held}: {verdict}"
         yield f"curvature {name}", text
 
 
@@ -182,7 +192,8 @@ def _barrier(result: SliceResult) -> Iterator[tuple[str, str]]:
         at = _coordinate(result.barrier_at)
         text = f"{_loss(result.barrier, error)} above the straight line from end to end, at {at}"
     if result.saved_barrier is not None:
-        text += f"; {figure(result.saved_barrier, 4)} with running statistics interpolated as the weights are"
+        other = figure(result.saved_barrier, 4) if result.saved_barrier else "none, too,"
+        text += f"; {other} with running statistics interpolated as the weights are"
     yield "barrier", text
 
 
@@ -206,7 +217,8 @@ def _points(result: SliceResult) -> tuple[list[str], list[list[str]]]:
     """Other checkpoints: where they lie, and their own loss beside the slice's."""
     fields = ("names", "steps", "coordinates", "distances", "losses", "slice_losses")
     columns = [np.ma.asarray(getattr(result, f"point_{name}")).tolist()[:_ROWS] for name in fields]
-    header = ["checkpoint", "step", *"xy"[: len(result.axes)], "distance", "own loss", "loss on the slice"]
+    own = "own loss" if result.batchnorm == "none" else "own loss (BatchNorm as saved)"
+    header = ["checkpoint", "step", *"xy"[: len(result.axes)], "distance", own, "loss on the slice"]
     rows = []
     for name, step, place, distance, own, projected in zip(*columns, strict=True):
         rows.append(
@@ -219,6 +231,25 @@ def _points(result: SliceResult) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return header, rows
+
+
+def _ends_at_centre(result: SliceResult) -> bool:
+    """Whether principal directions are of a training run whose last checkpoint is the centre."""
+    if "pca" not in result.along or result.point_coordinates is None or result.point_distances is None:
+        return False
+    lengths = np.hypot(
+        np.linalg.norm(result.point_coordinates[-1] * result.direction_norms), result.point_distances[-1]
+    )
+    return bool(lengths <= _NEAR * result.weights_norm)
+
+
+def _outside(result: SliceResult) -> int:
+    """How many other checkpoints are projected beyond the ranges."""
+    if result.point_coordinates is None or not result.loss.size:
+        return 0
+    pairs = zip(result.point_coordinates.T, result.coordinates, strict=True)
+    beyond = [(own < c[0] - _NOTHING) | (own > c[-1] + _NOTHING) for own, c in pairs]
+    return int(np.any(beyond, axis=0).sum())
 
 
 def _place(result: SliceResult, index: tuple[np.intp, ...]) -> str:

@@ -49,7 +49,9 @@ class Settings:
     range: tuple[str, ...] = option(
         (),
         "LOW:HIGH:COUNT in multiples of the direction, once for each axis or once for both; auto[:COUNT] "
-        "grows until the loss has risen by --rise. Zero is always a coordinate. Write --range=-1:1:41.",
+        "grows until the loss has risen by --rise. Zero is always a coordinate, one more where it lies "
+        "between two. Without: -1:1 along scaled random directions, beyond the ends of to:, the trajectory of "
+        f"pca, else auto; {LINE} coordinates on a line, {PLANE} on each axis of a plane.",
         metavar="LOW:HIGH:COUNT",
     )
     normalize: Literal["filter", "layer", "none"] = option(
@@ -76,7 +78,7 @@ class Settings:
     batchnorm: Literal["saved", "recalibrated"] | None = option(
         None,
         "Running statistics of BatchNorm: as saved in the checkpoint, or measured anew at each point. "
-        "Without: recalibrated between checkpoints, else saved.",
+        "Without: recalibrated along to: and pca, else saved.",
     )
     trajectory: tuple[str, ...] = option(
         (),
@@ -140,7 +142,7 @@ class Settings:
         """Whether BatchNorm is recalibrated, if there is any."""
         if self.batchnorm is not None:
             return self.batchnorm == "recalibrated"
-        return any(axis.name == "to" for axis in self.axes)
+        return any(axis.name in ("to", "pca") for axis in self.axes)
 
 
 def needs(settings: Settings) -> tuple[str, ...]:

@@ -112,8 +112,11 @@ class DirectedWork(Work):
         c["done"], total = 0, None
         if known is not None:
             c["done"] = int(known.sum()) + int(c.get("raw", 0)) + int(c.get("points_done", 0))
-            total = int((known | self.extra["pending"]).sum()) * (2 if self._interpolates else 1)
-            total += len(c["points"])
+            wanted = known | self.extra["pending"]
+            total = int(wanted.sum()) + len(c["points"])
+            if self._interpolates:
+                x = self.extra["x"]
+                total += int((wanted & (x >= 0) & (x <= 1)).sum())
         return replace(self.state(text, self._save, done=c["done"], total=total, over=over), keep=keep)
 
     def _save(self) -> Saved:

@@ -20,7 +20,7 @@ from landscape.analyses.matrix import MatrixSettings
 from landscape.analyses.slice import Settings
 from landscape.checkpoint import inspect_checkpoint
 from landscape.errors import ComputationError, ConfigurationError
-from landscape.files import natural_order, printable
+from landscape.files import natural_order, printable, short_names
 from landscape.linalg.eigenpairs import Which
 from landscape.problem import Problem
 from landscape.results import EigenResult, Result
@@ -306,7 +306,10 @@ class _Maker:
         return _Made(vector, f"principal direction {number} of the trajectory")
 
     def _to(self, axis: AxisChoice, number: int) -> _Made:
-        weights, name = self._weights, printable(Path(axis.file).name)
+        own = self.problem.checkpoint
+        others = [path_of(one) for one in self.settings.axes if one.name == "to"]
+        name = printable(short_names([path_of(axis), *others, *([own.path] if own else [])])[0])
+        weights = self._weights
         other = read_other(self.problem, path_of(axis))
         vector = (other.weights.double() - weights.double()).to(weights)
         return _Made(vector, f"to {name}", why=f"{name} holds the same weights")

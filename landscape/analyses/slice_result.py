@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from landscape.analyses.base import Saved
 from landscape.analyses.slice import Settings
 from landscape.analyses.slice_work import highest
 from landscape.analyses.work import problem_fields
+from landscape.files import short_names
 from landscape.problem import Problem
 from landscape.results import SliceResult
 from landscape.slices.batchnorm import STATISTICAL_BATCH, has_statistics
@@ -78,7 +78,7 @@ def slice_result(problem: Problem, settings: Settings, saved: Saved) -> SliceRes
             else None
         ),
         **_barriers(saved),
-        **_points(saved),
+        **_points(problem, saved),
         directions=saved.fixed.get("directions"),
     )
 
@@ -199,18 +199,19 @@ def _barriers(saved: Saved) -> dict[str, Any]:
         name: c[name] for name in ("barrier", "barrier_error", "barrier_at") if name in c
     }
     if "saved_values" in a:
-        reached = a["known"].copy()
+        wanted = a["known"] & (a["x"] >= 0) & (a["x"] <= 1)
+        reached = wanted.copy()
         reached[np.flatnonzero(reached)[int(c["raw"]) :]] = False
         raw = a["saved_values"].copy()
-        found["saved_loss"] = raw if reached.all() else np.ma.MaskedArray(raw, mask=~reached)
+        found["saved_loss"] = np.ma.MaskedArray(raw, mask=~reached)
         x, raw = a["x"][reached], raw[reached]
-        if reached.sum() == a["known"].sum() and (at := highest(x, raw)) is not None:
+        if reached.sum() == wanted.sum() and (at := highest(x, raw)) is not None:
             ends = raw[x == 0][0], raw[x == 1][0]
             found["saved_barrier"] = float(raw[x == at][0] - (1 - at) * ends[0] - at * ends[1])
     return found
 
 
-def _points(saved: Saved) -> dict[str, Any]:
+def _points(problem: Problem, saved: Saved) -> dict[str, Any]:
     """The other checkpoints, if there are any."""
     c, a = saved.counters, saved.arrays
     listed = c.get("points")
@@ -219,8 +220,10 @@ def _points(saved: Saved) -> dict[str, Any]:
     done = np.arange(len(listed)) < int(c.get("points_done", 0))
     values = a.get("point_values", np.full((len(listed), 2), np.nan))
     steps = [point["step"] for point in listed]
+    own = [problem.checkpoint.path] if problem.checkpoint else []
+    names = short_names([*own, *(point["path"] for point in listed)])[len(own) :]
     found: dict[str, Any] = {
-        "point_names": np.array([Path(point["path"]).name for point in listed], dtype=object),
+        "point_names": np.array(names, dtype=object),
         "point_steps": np.ma.MaskedArray(
             [0 if step is None else step for step in steps],
             mask=[step is None for step in steps],

@@ -134,11 +134,16 @@ class SliceWork(DirectedWork):
             if name in self.extra:
                 continue
             low, high = given.low, given.high
-            if low is None or high is None:
+            if self._spans_ends and not self.settings.range:
+                low, high = _around(self._located_at(i, "end"), 0.25)
+            elif low is None or high is None:
                 low, high = self._found_range(i, centre)
             assert given.count is not None
-            marks = (0.0, 1.0) if self.axes[i].name == "to" else (0.0,)
-            self.extra[name] = coordinates(low, high, given.count, marks)
+            if max(abs(low), abs(high)) > torch.finfo(self.problem.dtype).max:
+                raise ConfigurationError(
+                    "the --range is too wide for the arithmetic", found=f"{low:g}:{high:g}", do="narrow it"
+                )
+            self.extra[name] = coordinates(low, high, given.count, self._marks(i))
             yield self._state("looking for ranges")
         shape = tuple(len(one) for one in self._coordinates)
         self.extra["known"] = np.zeros(shape, bool)
@@ -152,13 +157,30 @@ class SliceWork(DirectedWork):
             found |= self.extra["x"] == 1
         return found
 
+    @property
+    def _spans_ends(self) -> bool:
+        """Whether the slice is a plane of other checkpoints, which made orthogonal lie anywhere on it."""
+        return len(self.axes) == 2 and any(axis.name == "to" for axis in self.axes)
+
+    def _located_at(self, axis: int, role: str) -> np.ndarray:
+        """The coordinates of other checkpoints along an axis."""
+        chosen = np.array([point["role"] == role for point in self.counters["points"]], bool)
+        found: np.ndarray = self.extra["point_coordinates"][chosen, axis]
+        return found
+
+    def _marks(self, axis: int) -> tuple[float, ...]:
+        """Coordinates that are on the grid wherever the range holds them: the centre's and those of ends."""
+        if not any(one.name == "to" for one in self.axes):
+            return (0.0,)
+        if len(self.axes) == 1:
+            return (0.0, 1.0)
+        # Projected, they are 0 and 1 but for the rounding of the weights.
+        return tuple(dict.fromkeys((0.0, *(round(float(c), 6) for c in self._located_at(axis, "end")))))
+
     def _found_range(self, axis: int, centre: float) -> tuple[float, float]:
         """As far as the loss rises; for a trajectory's directions, as far as that goes."""
         if self.axes[axis].name == "pca":
-            own = self.extra["point_coordinates"][:, axis]
-            low, high = min(0.0, float(own.min())), max(0.0, float(own.max()))
-            margin = 0.2 * (high - low)
-            return low - margin, high + margin
+            return _around(self._located_at(axis, "trajectory"), 0.2)
         length = self.counters["direction_norms"][axis]
         unit = _STEP * (self.counters["weights_norm"] or 1.0) / length
         low, high, _ = find_range(lambda t: self._along(axis, t), centre, self.settings.rise, unit)
@@ -232,6 +254,13 @@ class SliceWork(DirectedWork):
 
     # --- beside the grid ---------------------------------------------------------------------------------
 
+    @property
+    def _between(self) -> np.ndarray:
+        """The evaluated points of an interpolation between both ends: beyond, variances may be negative."""
+        x = self.extra["x"]
+        found: np.ndarray = self.extra["known"] & (x >= 0) & (x <= 1)
+        return found
+
     def _raw(self) -> Iterator[State]:
         """An interpolation again with the running statistics interpolated, and the barriers of both."""
         if [axis.name for axis in self.axes] != ["to"]:
@@ -241,7 +270,7 @@ class SliceWork(DirectedWork):
         if self._interpolates:
             rest = read_other(self.problem, path_of(self.axes[0])).rest
             raw = self.extra.setdefault("saved_values", np.full(len(known), np.nan))
-            columns = np.flatnonzero(known)
+            columns = np.flatnonzero(self._between)
             for i in columns[int(self.counters.setdefault("raw", 0)) :]:
                 t = float(self.extra["x"][i])
                 raw[i] = self.surface.row_with((t,), interpolated(self.problem.model, rest, t))[0]
@@ -307,6 +336,13 @@ class SliceWork(DirectedWork):
                 if is_out_of_memory(error):
                     raise
         return self.surface, _ROUNDING * torch.finfo(self.problem.dtype).eps
+
+
+def _around(values: np.ndarray, margin: float) -> tuple[float, float]:
+    """A range that holds zero and all values, and so much of its length more on both sides."""
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    more = margin * (high - low)
+    return low - more, high + more
 
 
 def _devices(jobs: int) -> list[torch.device]:

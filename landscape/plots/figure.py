@@ -119,6 +119,9 @@ def figure_for(result: Result, view: str | None = None, **options: Any) -> Figur
     """
     there = _views_of(result)
     name = _checked(result, view, there)
+    given = {option for option, value in options.items() if value is not None}
+    if view is None:  # the first that has these options, if there is one
+        name = next((other for other in there if given <= set(_options(there[other]))), name)
     return _drawn(there, name, result, options)
 
 

@@ -135,7 +135,7 @@ def _curve(ax: Axes, result: SliceResult, of: Field, data: str) -> None:
         low, high = drawn - of.errors, drawn + of.errors
         ax.fill_between(
             x, low, high, color=colour, alpha=0.2, linewidth=0, zorder=2,
-            label="± standard error of the rise above the centre" if of.rises else "± standard error",
+            label="± standard error " + ("of the rise above the centre" if of.rises else "of " + of.name.lower()),
         )  # fmt: skip
     if of.not_finite.any():
         at = x[of.not_finite]
@@ -197,6 +197,8 @@ def _parabola(ax: Axes, result: SliceResult) -> None:
     """c + st + ½λt², with the interval of λ, where λ is known."""
     if result.curvatures is None or not math.isfinite(float(np.ma.filled(result.curvatures, np.nan)[0])):
         return
+    if result.batchnorm == "recalibrated":  # slope and eigenvalue hold the running statistics as they are
+        return
     curvature, slope = float(result.curvatures[0]), float(result.slopes[0])
     straight = slope if math.isfinite(slope) else 0.0
     t = np.linspace(result.x[0], result.x[-1], _POINTS)
@@ -227,7 +229,10 @@ def _raw(ax: Axes, result: SliceResult) -> None:
     for of in _saved(result):
         drawn = np.where(of.finite, of.values, np.nan)
         height = result.saved_barrier
-        note = f" (barrier {with_error(height, 0.0)})" if height is not None and math.isfinite(height) else ""
+        known = height is not None and math.isfinite(height)
+        note = (
+            "" if not known else f" (barrier {with_error(height or 0.0, 0.0)})" if height else " (no barrier)"
+        )
         ax.plot(
             np.asarray(result.x, dtype=np.float64), drawn, "-.", color=GREEN, linewidth=1.3, zorder=3,
             label=f"running statistics interpolated{note}",
@@ -252,7 +257,7 @@ def _rise(ax: Axes, result: SliceResult) -> None:
     text = f"barrier {with_error(height, result.barrier_error or 0.0)}"
     foot = (1 - at) * ends[0] + at * ends[1]
     if not height > 0:
-        ax.annotate(f"no {text}", (0.5, 0.94), xycoords="axes fraction", ha="center", va="top", fontsize=8.0)
+        ax.annotate("no barrier", (0.5, 0.94), xycoords="axes fraction", ha="center", va="top", fontsize=8.0)
         return
     ax.annotate(
         "", (at, foot + height), (at, foot), zorder=8,

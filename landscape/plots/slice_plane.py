@@ -21,6 +21,7 @@ from landscape.plots.style import BLACK, new_figure, style
 from landscape.results import SliceResult
 
 __all__ = [
+    "below_label",
     "COLOURS",
     "axes_size",
     "colour_bar",
@@ -77,7 +78,7 @@ def plane(
             ).add_subplot()
         draw_plane(ax, result, shown_field, scale(shown_field, levels), data or "train")
         ax.set_title(title(result, data or "train", inches=text_room(ax)), loc="left")
-        legend_below(ax, inches=0.62)
+        legend_below(ax, inches=below_label(ax))
     return ax
 
 
@@ -257,6 +258,11 @@ def axes_size(result: SliceResult) -> tuple[float, float]:
     """Inches of the plane, width and height."""
     shape = min(max(_shape(result) or 1.0, 1 / _LONGEST), _LONGEST)
     return (_SIDE, _SIDE * shape) if shape <= 1 else (max(_SIDE / shape, 1.6), _SIDE)
+
+
+def below_label(ax: Axes) -> float:
+    """Inches from the axes to below the label of x, which has a line more where a plane is stretched."""
+    return 0.28 + 0.17 * (ax.get_xlabel().count("\n") + 1)
 
 
 def legend_room(result: SliceResult) -> float:

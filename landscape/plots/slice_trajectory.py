@@ -12,7 +12,7 @@ from landscape.plots.panels import legend_below, panel_below
 from landscape.plots.slice_fields import axis_label, field, title
 from landscape.plots.slice_levels import scale
 from landscape.plots.slice_line import draw_line, frame
-from landscape.plots.slice_plane import axes_size, draw_plane, legend_room, text_room
+from landscape.plots.slice_plane import axes_size, below_label, draw_plane, legend_room, text_room
 from landscape.plots.slice_points import Trajectory, trajectory_of
 from landscape.plots.style import BLACK, BLUE, VERMILLION, new_figure, style
 from landscape.results import SliceResult
@@ -60,7 +60,7 @@ def trajectory(result: SliceResult, ax: Axes | None = None, *, levels: str | Non
             draw_plane(ax, result, of, scale(of, levels), "train", variance=True)
         _losses(lower, run)
         ax.set_title(title(result, inches=text_room(ax)), loc="left")
-        legend_below(ax, inches=0.62)
+        legend_below(ax, inches=below_label(ax))
         legend_below(lower)
     return ax
 

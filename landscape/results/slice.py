@@ -164,7 +164,8 @@ class SliceResult(DataResult):
         "Examples in a batch whose statistics are averaged, if recalibrated.", default=None
     )
     saved_loss: np.ndarray | None = quantity(
-        "Loss with the running statistics interpolated between both checkpoints instead.",
+        "Loss with the running statistics interpolated between both checkpoints instead, from one to the "
+        "other.",
         unit="loss",
         default=None,
         **_GRID,

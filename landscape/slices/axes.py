@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
 
 from landscape.errors import ConfigurationError
 
@@ -78,7 +80,13 @@ def parse_axis(text: str) -> AxisChoice:
         return AxisChoice(name, rest)
     if name in _FILES:
         raise ConfigurationError(f"--along {name} needs a file", found=repr(text), do=f"write {name}:FILE")
-    raise ConfigurationError("there is no such direction", found=f"--along {text}", do=_FORMS)
+    near = get_close_matches(name, (*_PLAIN, *_NUMBERED, *_FILES), n=1, cutoff=0.6)
+    meant = f"to:{text}" if Path(text).expanduser().exists() else near[0] if near else ""
+    raise ConfigurationError(
+        "there is no such direction",
+        found=f"--along {text}",
+        do=f"did you mean {meant}? {_FORMS}" if meant else _FORMS,
+    )
 
 
 def _number(word: str, text: str, negative: bool = False) -> int:

@@ -92,7 +92,7 @@ class Sample:
 
     def begin(self, problem: Problem) -> np.ndarray:
         """Evaluate the centre, which other points are compared with; its error is that of the loss itself."""
-        total = self.nothing()
+        total, apart = self.nothing(), 0
         for piece in self._splittable(problem):
             with problem.statistics():
                 outputs = self._outputs(problem, piece)
@@ -102,11 +102,14 @@ class Sample:
                 self._labelled = self.labels > 0
             centre = self._centre(problem, piece, sums, terms)
             self._before.append(centre)
-            self._count += int((terms > 0).sum())
+            found = int((terms > 0).sum())
+            apart += found
+            # Sums over groups stand for those over their examples, see _paired.
+            self._count += piece.examples if centre.together else found
             self._examples += piece.examples
             self._squares += float(_paired(terms, terms, centre.together))
             total += self._added(problem, piece, outputs, sums, sums, centre)
-        if self._count < 2 and self._how != "none":
+        if apart < 2 and self._how != "none":
             self._how, self.method = "none", "not computed: a single example with terms"
         accuracy = ("accuracy",) if self._labelled else ()
         metrics = (channel for name in self._metrics for channel in (name, error_of(name)))
