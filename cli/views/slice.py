@@ -153,7 +153,10 @@ def _beside(result: SliceResult) -> Iterator[tuple[str, str]]:
     names = [] if result.metric_names is None else [f"metric {name}" for name in result.metric_names]
     values = [] if result.metrics is None else list(result.metrics)
     for name, grid in zip(["gradient", *names], [result.gradient_norms, *values], strict=True):
-        finite = np.ma.masked_invalid(np.ma.asarray([] if grid is None else grid)).compressed()
+        reached = np.ma.asarray([] if grid is None else grid).compressed()
+        finite = reached[np.isfinite(reached)]
+        if len(reached) and not len(finite):
+            yield name, "not finite anywhere"
         if len(finite):
             norm = "norm " if name == "gradient" else ""
             yield name, f"{norm}from {figure(float(finite.min()), 4)} to {figure(float(finite.max()), 4)}"

@@ -28,6 +28,8 @@ kind = "slice"
 _ALONG = ("random", "random")
 #: Coordinates on an axis where no number is given: of a line, of a plane.
 LINE, PLANE = 41, 25
+#: More points than this are a slip of the finger.
+LARGEST = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,8 @@ class Settings:
         (),
         "LOW:HIGH:COUNT in multiples of the direction, once for each axis or once for both; auto[:COUNT] "
         "grows until the loss has risen by --rise. Zero is always a coordinate, one more where it lies "
-        "between two. Without: -1:1 along scaled random directions, beyond the ends of to:, the trajectory of "
-        f"pca, else auto; {LINE} coordinates on a line, {PLANE} on each axis of a plane.",
+        "between two. Without: -1:1 along scaled random directions, beyond the ends of to:, the trajectory "
+        f"of pca, else auto; {LINE} coordinates on a line, {PLANE} on each axis of a plane.",
         metavar="LOW:HIGH:COUNT",
     )
     normalize: Literal["filter", "layer", "none"] = option(
@@ -100,6 +102,12 @@ class Settings:
             raise ConfigurationError(
                 "there are more --range than --along",
                 found=f"{len(self.range)} ranges, {len(choices)} directions",
+            )
+        if (points := math.prod(one.count or 1 for one in self.ranges)) > LARGEST:
+            raise ConfigurationError(
+                f"a slice has at most {LARGEST} points",
+                found=f"{points}",
+                do="give each axis a --range of its own, or a smaller COUNT",
             )
         if len(choices) == 2 and choices[0] == choices[1]:
             raise ConfigurationError(

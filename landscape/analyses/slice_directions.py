@@ -315,11 +315,22 @@ class _Maker:
         return _Made(vector, f"to {name}", why=f"{name} holds the same weights")
 
     def _given(self, axis: AxisChoice, number: int) -> _Made:
+        if axis.file not in self.stored:
+            raise ConfigurationError(
+                "a direction is given as an array, to landscape.loss_slice",
+                found=f"--along {printable(axis.text)}",
+                do="on the command line, name a file: --along saved:FILE",
+            )
         return self._row(self.stored[axis.file], number, "direction given")
 
     def _saved(self, axis: AxisChoice, number: int) -> _Made:
         label = f"{printable(Path(axis.file).name)}, row {number}"
         if not is_stored(axis):
+            if number > 1:
+                raise ConfigurationError(
+                    f"there is no such direction in {printable(Path(axis.file).name)}",
+                    found=f"number {number} of a checkpoint, whose weights are one direction",
+                )
             return _Made(read_other(self.problem, path_of(axis)).weights, label)
         return self._row(self.stored[axis.file], number, label)
 

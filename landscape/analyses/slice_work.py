@@ -243,7 +243,8 @@ class SliceWork(DirectedWork):
         jobs = self.settings.jobs
         if jobs > 1 and self.problem.device.type == "cuda":
             return Threads([self._on(device) for device in _devices(jobs)])
-        own = torch.get_num_threads() if jobs == 1 else self.problem.threads or 1
+        jobs = min(jobs, len(self._coordinates[0]))  # a row or a point is one worker's
+        own = torch.get_num_threads() if self.settings.jobs == 1 else self.problem.threads or 1
         threads = int(self.strategy.setdefault("grid_threads", own))
         return Workers(jobs if threads == 1 else 1, self._evaluate_row, threads)
 

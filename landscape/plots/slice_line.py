@@ -135,7 +135,7 @@ def _curve(ax: Axes, result: SliceResult, of: Field, data: str) -> None:
         low, high = drawn - of.errors, drawn + of.errors
         ax.fill_between(
             x, low, high, color=colour, alpha=0.2, linewidth=0, zorder=2,
-            label="± standard error " + ("of the rise above the centre" if of.rises else "of " + of.name.lower()),
+            label=f"± standard error of {'the rise above the centre' if of.rises else of.name.lower()}",
         )  # fmt: skip
     if of.not_finite.any():
         at = x[of.not_finite]

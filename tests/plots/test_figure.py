@@ -137,7 +137,7 @@ def test_a_view_that_there_is_not(result: Result, view: str, message: str) -> No
         ),
         (
             _averaged(),
-            None,
+            "history",
             {"learning_rate": 0.1},
             r"(?s)the history .*learning_rate.*none; spectrum has it$",
         ),
@@ -148,6 +148,12 @@ def test_an_option_that_the_picture_does_not_have(
 ) -> None:
     with pytest.raises(InputError, match=message):
         figure_for(result, view, **options)
+
+
+def test_an_option_chooses_the_first_picture_that_has_it() -> None:
+    axes = figure_for(_averaged(), learning_rate=0.1).axes
+    drawn = figure_for(_averaged(), "spectrum", learning_rate=0.1).axes
+    assert [ax.get_xlabel() for ax in axes] == [ax.get_xlabel() for ax in drawn]
 
 
 def _no_density() -> Result:
