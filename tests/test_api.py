@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import landscape
 from landscape.errors import ConfigurationError, InputError
@@ -52,3 +54,28 @@ def test_a_path_is_no_problem(verb: str) -> None:
     assert "load_problem" in str(caught.value)
     with pytest.raises(ConfigurationError, match="does not know 'rhoo'"):
         getattr(landscape, verb)(small_problem(), rhoo=1)
+
+
+def test_a_slice_of_arrays_names_and_numbers() -> None:
+    problem = small_problem()
+    row = np.arange(float(problem.size))
+    line = landscape.loss_slice(problem, along=row, range=(-0.01, 0.02, 4), seed=0)
+    assert line.x.tolist() == [-0.01, 0.0, 0.01, 0.02]
+    assert line.direction_norms[0] == pytest.approx(np.linalg.norm(row), rel=1e-6)
+    named = {name: 0 * w for name, w in zip(*_named(problem), strict=True)}
+    (first, *_), weights = _named(problem)
+    plane = landscape.loss_slice(
+        problem, along=["random", {**named, first: weights[0]}], range=[(-1, 1, 3), "0:1:2"], seed=0
+    )
+    assert plane.loss.shape == (3, 2)
+    assert plane.axes.tolist()[1] == "direction given"
+    with pytest.raises(ConfigurationError, match="not measured: 'nowhere'"):
+        landscape.loss_slice(problem, along={"nowhere": weights[0]})
+    with pytest.raises(ConfigurationError, match="there is no such direction"):
+        landscape.loss_slice(problem, along=row[:-1])
+    with pytest.raises(ConfigurationError, match="functions by name"):
+        small_problem(metrics=[lambda outputs, targets: 0.0])
+
+
+def _named(problem: landscape.Problem) -> tuple[tuple[str, ...], tuple[torch.Tensor, ...]]:
+    return problem.selection.layout.names, tuple(w.detach() for w in problem.selection.tensors)

@@ -264,6 +264,14 @@ def test_the_table_of_the_configuration(others: None) -> None:
     assert call("eigen", "ckpt.pt", "--seed", "1").exit_code == 0  # which has no use for test data
 
 
+def test_a_result_file_names_the_files_of_its_directions(others: None) -> None:
+    assert call(*LINE, "-o", "r.h5").exit_code == 0
+    done = call(*SAME, "--along", "saved:r.h5")
+    assert done.exit_code == 2
+    assert "r.h5 holds results, not vectors" in done.stderr
+    assert re.search(r"its vectors are in r-[0-9a-f]{16}\.h5 \(directions of slice-", done.stderr)
+
+
 def test_files_in_the_table_are_beside_the_configuration(
     others: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
