@@ -37,6 +37,8 @@ from landscape.settings import from_mapping, options_of
 from landscape.store import ResultFile
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from landscape.problem import Problem
 
 __all__ = [
@@ -182,7 +184,9 @@ def loss_slice(
     """
     given = options.get("along", ())
     along, vectors = [], {}
-    for one in [given] if isinstance(given, str | Mapping) or hasattr(given, "shape") else given:
+    if not isinstance(given, list | tuple) or (given and isinstance(given[0], int | float)):
+        given = [given]
+    for one in given:
         if not isinstance(one, str):
             row = _flat(problem, one)
             name = hashlib.sha256(row.tobytes()).hexdigest()[:16]
@@ -215,11 +219,33 @@ def _flat(problem: Problem, direction: Any) -> np.ndarray:
                 f"a direction names a parameter that is not measured: {unknown[0]!r}",
                 do=f"measured are {', '.join(names[:4])}{', …' if len(names) > 4 else ''}",
             )
-        pairs = zip(names, problem.selection.tensors, strict=True)
-        parts = [torch.as_tensor(direction.get(name, torch.zeros_like(own))) for name, own in pairs]
-        direction = torch.cat([part.detach().cpu().double().reshape(-1) for part in parts])
-    found = torch.as_tensor(direction).detach().cpu().double().reshape(1, -1).numpy()
-    return np.ascontiguousarray(found)
+        parts = []
+        for name, own in zip(names, problem.selection.tensors, strict=True):
+            part = _real(direction.get(name, torch.zeros_like(own)), name)
+            if part.shape != own.shape:
+                raise ConfigurationError(
+                    f"the direction's {name} is not shaped as the parameter",
+                    found=f"{tuple(part.shape)}, the parameter is {tuple(own.shape)}",
+                )
+            parts.append(part.reshape(-1))
+        direction = torch.cat(parts)
+    return np.ascontiguousarray(_real(direction, "along").reshape(1, -1).numpy())
+
+
+def _real(values: Any, name: str) -> Tensor:
+    """Real numbers as a float64 tensor on the CPU."""
+    import torch
+
+    try:
+        found = torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"a direction is text, an array of numbers, or a mapping from parameters to them: {name} is not",
+            found=type(values).__name__,
+        ) from error
+    if found.is_complex():
+        raise ConfigurationError(f"a direction is of real numbers: {name} is complex")
+    return found.double()
 
 
 def _execute(

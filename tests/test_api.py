@@ -73,6 +73,15 @@ def test_a_slice_of_arrays_names_and_numbers() -> None:
         landscape.loss_slice(problem, along={"nowhere": weights[0]})
     with pytest.raises(ConfigurationError, match="there is no such direction"):
         landscape.loss_slice(problem, along=row[:-1])
+    for wrong, words in (
+        ({first: weights[0].T}, "not shaped as the parameter"),
+        ({first: "text"}, "is not"),
+        (None, "is not"),
+        (object(), "is not"),
+        (row * 1j, "is complex"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            landscape.loss_slice(problem, along=wrong)
     with pytest.raises(ConfigurationError, match="functions by name"):
         small_problem(metrics=[lambda outputs, targets: 0.0])
 

@@ -51,9 +51,9 @@ class Settings:
     range: tuple[str, ...] = option(
         (),
         "LOW:HIGH:COUNT in multiples of the direction, once for each axis or once for both; auto[:COUNT] "
-        "grows until the loss has risen by --rise. Zero is always a coordinate, one more where it lies "
-        "between two. Without: -1:1 along scaled random directions, beyond the ends of to:, the trajectory "
-        f"of pca, else auto; {LINE} coordinates on a line, {PLANE} on each axis of a plane.",
+        "grows until the loss has risen by --rise. Zero is a coordinate if the range holds it, one more "
+        "where it lies between two. Without: -1:1 along scaled random directions, beyond the ends of to:, "
+        f"the trajectory of pca, else auto; {LINE} coordinates on a line, {PLANE} on each axis of a plane.",
         metavar="LOW:HIGH:COUNT",
     )
     normalize: Literal["filter", "layer", "none"] = option(

@@ -7,6 +7,7 @@ problem's own model is never touched.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -188,11 +189,10 @@ class Surface:
         self.evaluations += 1
         found = []
         for name, sample in self.samples.items():
-            total = sample.nothing()
-            for k, piece in enumerate(sample.pieces(self.problem)):
-                total += sample.part(self.problem, k, piece)
+            pieces = enumerate(sample.pieces(self.problem))
+            total = functools.reduce(torch.add, (sample.part(self.problem, k, piece) for k, piece in pieces))
             found.append(self.values(name, sample.means(total), decay))
-        return np.concatenate(found)
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _side_by_side(self, points: Sequence[Sequence[float]]) -> np.ndarray:
         """All points on one piece of the data, then on the next: these are read once for a whole row."""
@@ -213,8 +213,7 @@ class Surface:
         return np.concatenate(found, axis=1)
 
     def values(self, name: str, means: np.ndarray, decay: float) -> np.ndarray:
-        """The channels of one data set from its means, with the gradient's norm where it is asked for."""
-        means = means.copy()
+        """The channels of one data set from its means (changed), with the gradient's norm if asked for."""
         means[0] += decay
         if not self._gradient_norms or name:
             return means

@@ -82,6 +82,8 @@ def read_vectors(path: str | Path, *, verify: bool = True) -> tuple[NDArray[Any]
         dataset = dataset_at(file, "vectors")
         found = read_attributes(dataset)
         shape, dtype, offset = dataset.shape, dataset.dtype, dataset.id.get_offset()
+        if len(shape) != 2 or (dtype.kind != "f" and dtype != np.uint8):
+            raise TypeError(f"rows of {dtype} {shape}")
     array: NDArray[Any] = np.empty(shape, dtype)
     if offset is not None and array.size:
         array = np.memmap(path, dtype, "r", offset, shape)

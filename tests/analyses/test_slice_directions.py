@@ -352,3 +352,20 @@ def test_a_critical_point_has_no_gradient() -> None:
     for along in ("gradient", "sam"):
         with pytest.raises(ComputationError, match="the gradient is zero there"):
             sliced(problem, along, **LINE)
+
+
+def test_a_checkpoint_is_one_direction(tmp_path: Path) -> None:
+    problem = small()
+    file = checkpoint(problem, tmp_path / "b.pt", problem.selection.flat() + 1)
+    with pytest.raises(ConfigurationError, match=r"no such direction in b\.pt"):
+        sliced(problem, f"saved:{file}:2", range=("-1:1:3",))
+
+
+def test_the_name_of_an_array_that_was_not_given() -> None:
+    with pytest.raises(ConfigurationError, match="given as an array"):
+        sliced(small(), "given:0123456789abcdef", range=("-1:1:3",))
+
+
+def test_more_points_than_anybody_wants() -> None:
+    with pytest.raises(ConfigurationError, match="at most 10000000 points"):
+        Settings(range=("-1:1:100000",))

@@ -109,3 +109,18 @@ def test_steps_at_which_the_loss_overflows_are_left_out() -> None:
 def test_without_a_usable_guess(guess: float) -> None:
     found = second_difference(np.cosh, 1.0, guess, 0.01, 4e-16)
     assert abs(found.value - 1) <= found.error <= 0.1
+
+
+def test_a_loss_far_below_its_logits() -> None:
+    """A cross entropy of 1e-5 is off by the rounding of its logits, not by its own."""
+
+    def loss(steps: Sequence[float]) -> np.ndarray:
+        t = np.asarray(steps)[:, None] + np.linspace(0.0, 1.0, 50) * 1e-3
+        return np.asarray((np.log(np.exp(12.0 + t) + 1.0 + t**2) - (12.0 + t)).mean(1))
+
+    exact = 1 / (math.exp(12.0) + 1.0)
+    for start in (1.0, 0.3, 0.07):
+        curvature = 3 * exact  # of (1 + t²) e^(−12 − t), but for its square
+        found = second_difference(loss, float(loss([0.0])[0]), curvature, start, 4 * 2.0**-52)
+        assert found.error < 1e-2 * curvature
+        assert found.value == pytest.approx(curvature, rel=1e-2)

@@ -268,6 +268,19 @@ def test_a_single_example_that_is_not_masked_says_why_not() -> None:
     assert surface.contrast(POINTS[:1], [2.0])[0] == pytest.approx(2 * surface.row(POINTS)[0, 0], rel=1e-13)
 
 
+@pytest.mark.long
+def test_groups_of_one_piece_have_the_variance_of_single_examples() -> None:
+    """Over many draws of the groups, that of N/(N − 1) with N examples: with N = 20 groups, 5 % more."""
+    given = classification(200, 4, 3)
+    problem = Problem(mlp(4, 5, 3).double(), grouped, given)
+    directions = directions_of(problem, 1)
+    single = Surface(Problem(mlp(4, 5, 3).double(), "cross_entropy", given), directions, 200)
+    expected = single.row([(1.0,)])[0, 1] ** 2
+    drawn = [Surface(problem, directions, 200, seed=s).row([(1.0,)])[0, 1] ** 2 for s in range(600)]
+    assert np.mean(drawn) / expected == pytest.approx(1.0, abs=4 * np.std(drawn) / expected / 600**0.5)
+    assert 4 * np.std(drawn) / expected / 600**0.5 < 0.055
+
+
 # --- barriers ------------------------------------------------------------------------------------------
 
 

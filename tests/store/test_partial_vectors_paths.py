@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from landscape.errors import StoreError
 from landscape.store import PartialFile, default_path, partial_path, read_vectors, write_vectors
 
 DTYPES = ["<f4", "<f8", ">f8", "<i8", "|u1", "<u8", "|b1", "<c16"]
@@ -122,3 +123,14 @@ def test_partial_path_and_wrong_names() -> None:
         partial_path("out/r.h5", "../../x")
     with pytest.raises(ValueError, match="SHA-256"):
         default_path("a.pt", "../../../x")
+
+
+@pytest.mark.parametrize("rows", [[[b"a", b"b"]], [1.0, 2.0], [[1, 2]]])
+def test_other_files_are_not_taken_for_vectors(rows: Any, tmp_path: Path) -> None:
+    path = tmp_path / "odd.h5"
+    dtype = h5py.string_dtype() if isinstance(rows[0], list) and isinstance(rows[0][0], bytes) else None
+    with h5py.File(path, "w") as file:
+        file.attrs["format_version"] = 1
+        file.create_dataset("vectors", data=rows, dtype=dtype)
+    with pytest.raises(StoreError, match="truncated or damaged"):
+        read_vectors(path)
