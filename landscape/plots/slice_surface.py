@@ -57,7 +57,8 @@ def surface(
             words = sentence(found.words)
             colour_bar(drawn, of, found, place=(1.2, 0.12, 0.035, 0.72), inches=2.8, label=words)
         drawn.set_title(title(result, data or "train"), loc="left")
-    return drawn  # type: ignore[no-any-return]
+    axes: Axes = drawn
+    return axes
 
 
 def _new() -> Any:

@@ -350,7 +350,7 @@ def _detach(
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in {0, 1, 2} - {pipe.fileno(), nowhere}:
         os.dup2(nowhere, stream)
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - closed with the process
+    sys.stdout = sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 @dataclass(frozen=True)

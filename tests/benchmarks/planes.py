@@ -15,7 +15,6 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -116,8 +115,12 @@ def landscaper(load: Workload, n: int, between: Between) -> None:
     """Its "orthogonal" random directions, on a copy of the model; what it prints is not shown."""
     compute, utils = _landscaper("compute"), _landscaper("utils")
     loss, model = _Counted(load, n, between), copy.deepcopy(load.model)
-    nowhere = Path(os.devnull).open("w")  # noqa: SIM115 - closed below
-    with nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere), _global_randomness():
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+        _global_randomness(),
+    ):
         compute.compute_loss_landscape(
             model,
             None,

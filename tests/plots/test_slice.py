@@ -150,23 +150,23 @@ def test_a_surface_stands_over_its_coordinates(monkeypatch: pytest.MonkeyPatch) 
 def test_a_surface_far_above_the_rest_is_cut_off_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Recorded(monkeypatch)
     result = plane_result(loss=lambda a, b: np.exp(9 * np.hypot(a, b)) - 2)
-    ax = surface(result)
+    ax: Any = surface(result)
     cut = float(np.quantile(np.asarray(result.loss), 0.95))
     assert recorded.calls[0][0][2].max() == pytest.approx(cut)
-    label = ax.get_zlabel()  # type: ignore[attr-defined]
+    label = ax.get_zlabel()
     assert f"cut off at {cut / 1e4:.2f}×10⁴: 5 % lie above" in label
-    heights = surface(result, levels="linear")
-    assert "cut off" in heights.get_zlabel()  # type: ignore[attr-defined]
-    even = surface(plane_result())
-    assert "cut off" not in even.get_zlabel()  # type: ignore[attr-defined]
+    heights: Any = surface(result, levels="linear")
+    assert "cut off" in heights.get_zlabel()
+    even: Any = surface(plane_result())
+    assert "cut off" not in even.get_zlabel()
 
 
 def test_a_logarithmic_surface(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Recorded(monkeypatch)
     result = plane_result(loss=lambda a, b: 10 ** (6 * np.hypot(a, b)))
-    ax = surface(result)
+    ax: Any = surface(result)
     assert recorded.calls[0][0][2].max() == pytest.approx(6 * np.sqrt(2))
-    assert "logarithmic" in ax.get_zlabel()  # type: ignore[attr-defined]
+    assert "logarithmic" in ax.get_zlabel()
 
 
 def test_finer_facets_keep_every_known_value() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +22,7 @@ from landscape.results import SliceResult
 from tests.support.slice_results import plane_result, with_trajectory
 
 
-def artist(ax: Axes, gid: str):  # type: ignore[no-untyped-def]
+def artist(ax: Axes, gid: str) -> Any:
     found = [one for one in ax.get_children() if one.get_gid() == gid]
     assert len(found) == 1, gid
     return found[0]

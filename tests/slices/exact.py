@@ -51,7 +51,8 @@ def deep_linear(model: nn.Sequential, x: Tensor, y: Tensor, rows: Sequence[Seque
     zero = (0,) * axes
     product = Polynomial({zero: x.double().numpy().T})
     for layer, linear in enumerate(model):
-        factor = {zero: linear.weight.detach().double().numpy()}  # type: ignore[union-attr]
+        assert isinstance(linear, nn.Linear)
+        factor = {zero: linear.weight.detach().double().numpy()}
         factor |= {unit[i]: rows[i][layer].double().numpy() for i in range(axes)}
         product = Polynomial(factor) * product
     product.coefficients[zero] = product.coefficients[zero] - y.double().numpy().T

@@ -31,8 +31,8 @@ class Normed(nn.Module):
         self.first, self.norm1 = nn.Linear(4, 5), nn.BatchNorm1d(5, momentum=0.3)
         self.second, self.norm2 = nn.Linear(5, 4), nn.BatchNorm1d(4, momentum=None, affine=False)
         self.drop, self.head, self.norm3 = nn.Dropout(0.5), nn.Linear(4, 3), nn.LayerNorm(4)
-        self.norm1.running_mean.uniform_(-1, 1)  # type: ignore[union-attr]
-        self.norm2.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+        self.norm1.get_buffer("running_mean").uniform_(-1, 1)
+        self.norm2.get_buffer("running_var").uniform_(0.5, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm2(self.second(torch.tanh(self.norm1(self.first(x)))))
@@ -166,8 +166,9 @@ def test_other_weights_come_with_their_own_statistics_or_are_recalibrated() -> N
     rest = {name: buffer.clone() for name, buffer in other.named_buffers()}
     surface = Surface(problem, directions_of(problem), 7, recalibration=RecalibratedStatistics(problem))
     saved = float(F.cross_entropy(other(x), y).detach())
+    assert isinstance(other, Normed)
     with torch.no_grad():
-        measured = loss_with(other, naive(other, list(x.split(8))), x, y)  # type: ignore[arg-type]
+        measured = loss_with(other, naive(other, list(x.split(8))), x, y)
     assert surface.at_weights(flat, rest)[0] == pytest.approx(saved, rel=1e-12)
     assert surface.at_weights(flat)[0] == pytest.approx(measured, rel=1e-12)
     assert abs(saved - measured) > 1e-3
@@ -178,8 +179,8 @@ def test_other_weights_come_with_their_own_statistics_or_are_recalibrated() -> N
 def test_interpolated_statistics_are_those_of_both_ends(dtype: torch.dtype) -> None:
     model, other = (seeded(Normed, seed).to(dtype) for seed in (1, 2))
     with torch.no_grad():  # so far apart that a + (b − a) is not b
-        model.norm1.running_var.fill_(1e10)  # type: ignore[union-attr, operator]
-        other.norm1.running_var.fill_(1e-10)  # type: ignore[union-attr, operator]
+        model.get_buffer("norm1.running_var").fill_(1e10)
+        other.get_buffer("norm1.running_var").fill_(1e-10)
     ends = [{k: b for k, b in m.named_buffers() if "running" in k} for m in (model, other)]
     rest = dict(other.named_buffers())
     for share, end in zip((0.0, 1.0), ends, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,10 +15,10 @@ from tests.support.models import mlp
 
 @pytest.mark.parametrize("loss", ["cross_entropy", lambda outputs, targets: outputs.square().mean()])
 @pytest.mark.parametrize("micro_batch", [40, 7])
-def test_the_centre_is_what_evaluating_it_gives(loss: object, micro_batch: int) -> None:
+def test_the_centre_is_what_evaluating_it_gives(loss: Any, micro_batch: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(40, 5, generator=generator), torch.randint(3, (40,), generator=generator)
-    problem = landscape.Problem(mlp(5, 7, 3), loss, (x, y), weight_decay=0.1)  # type: ignore[arg-type]
+    problem = landscape.Problem(mlp(5, 7, 3), loss, (x, y), weight_decay=0.1)
     directions = torch.randn(2, problem.size, generator=generator)
     surface = Surface(problem, directions, micro_batch, gradient_norms=True)
     before = surface.evaluations

@@ -53,7 +53,8 @@ def test_quadratics_and_deep_linear_networks(
     problem, x, y = linear_net(widths, dtype)
     axes = GRIDS[name]
     directions = directions_of(problem, len(axes), scale=0.7)
-    exact = deep_linear(problem.model, x, y, [problem.selection.layout.split(row) for row in directions])  # type: ignore[arg-type]
+    assert isinstance(problem.model, nn.Sequential)
+    exact = deep_linear(problem.model, x, y, [problem.selection.layout.split(row) for row in directions])
     assert sum(next(iter(exact.coefficients))) == 0
     for micro_batch in (N, 7, 1):
         surface = Surface(problem, directions, micro_batch)
@@ -71,7 +72,8 @@ def test_quadratics_and_deep_linear_networks(
 def test_weight_decay_adds_half_of_it_times_the_squared_norm(axes: int) -> None:
     problem, x, y = linear_net((4, 3, 2), FLOAT64, weight_decay=0.37)
     directions = directions_of(problem, axes)
-    exact = deep_linear(problem.model, x, y, [problem.selection.layout.split(row) for row in directions])  # type: ignore[arg-type]
+    assert isinstance(problem.model, nn.Sequential)
+    exact = deep_linear(problem.model, x, y, [problem.selection.layout.split(row) for row in directions])
     surface = Surface(problem, directions, 7, gradient_norms=True)
     plain = Surface(linear_net((4, 3, 2), FLOAT64)[0], directions, 7)
     assert surface.centre[0] == pytest.approx(problem.measure().loss, rel=1e-14)
@@ -113,9 +115,9 @@ class Parts(nn.Module):
 class Recurrent(nn.Module):
     """An LSTM or GRU of two layers, whose last step is classified; outputs that are no tensor if ``pair``."""
 
-    def __init__(self, kind: type[nn.RNNBase], pair: bool = False) -> None:
+    def __init__(self, kind: Any, pair: bool = False) -> None:
         super().__init__()
-        self.rnn, self.head, self.pair = kind(2, 3, num_layers=2), nn.Linear(3, 3), pair  # type: ignore[call-arg]
+        self.rnn, self.head, self.pair = kind(2, 3, num_layers=2), nn.Linear(3, 3), pair
 
     def forward(self, x: Tensor) -> Any:
         found, state = self.rnn(x.reshape(len(x), 2, 2).transpose(0, 1))

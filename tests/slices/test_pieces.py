@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ from landscape.slices.pieces import forward_pieces
 from tests.support.models import mlp
 
 
-def problem(examples: int = 2000, **named: object) -> landscape.Problem:
+def problem(examples: int = 2000, **named: Any) -> landscape.Problem:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(examples, 5, generator=generator), torch.randint(3, (examples,), generator=generator)
-    return landscape.Problem(mlp(5, 7, 3), "cross_entropy", (x, y), **named)  # type: ignore[arg-type]
+    return landscape.Problem(mlp(5, 7, 3), "cross_entropy", (x, y), **named)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,10 +58,10 @@ class Run:
         return [float((true <= estimate).mean()) for true, estimate in self.history[which] if len(true)]
 
 
-def _square(function: object, n: int = 49, errors: object = None) -> Run:
+def _square(function: Any, n: int = 49, errors: Any = None) -> Run:
     axes = [np.linspace(-1, 1, n)] * 2
     x, y = np.meshgrid(*axes, indexing="ij")
-    return Run(axes, function(x, y), None if errors is None else errors(x, y))  # type: ignore[operator]
+    return Run(axes, function(x, y), None if errors is None else errors(x, y))
 
 
 @pytest.mark.parametrize("seed", range(3))

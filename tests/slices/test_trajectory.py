@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_pieces_not_vectors_are_float64() -> None:
     class Largest(TorchDispatchMode):
         numel = 0
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
             for tensor in result if isinstance(result, tuple | list) else [result]:
                 if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:

@@ -361,11 +361,11 @@ def test_the_end_of_the_context_ends_the_workers(how: str) -> None:
         if how == "idle":
             assert len(list(workers.map([0.0] * 3))) == 3
         if how in ("close", "exception"):
-            answers = workers.map([0.0, 60.0, 60.0, 60.0, 60.0])
+            answers: Any = workers.map([0.0, 60.0, 60.0, 60.0, 60.0])
             next(answers)
         began = time.monotonic()
         if how == "close":
-            answers.close()  # type: ignore[attr-defined]
+            answers.close()
             assert all(map(_gone, pids))
         if how == "exception":
             raise KeyError
@@ -385,9 +385,9 @@ def test_threads_end_after_their_tasks() -> None:
         return np.zeros(1)
 
     with Threads([function] * 2) as threads:
-        answers = threads.map([0.0, 0.3, 0.2, 0.1, 0.1])
+        answers: Any = threads.map([0.0, 0.3, 0.2, 0.1, 0.1])
         next(answers)
-        answers.close()  # type: ignore[attr-defined]
+        answers.close()
         assert set(done) - {0.2} == {0.0, 0.3}, "what was begun is finished, nothing else is begun"
         ended = list(done)
         time.sleep(0.2)
