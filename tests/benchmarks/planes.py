@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.machine import preserved_randomness
 from tests.benchmarks.workloads import Workload
 
 __all__ = ["Between", "Plane", "Unit", "landscaper", "loss_landscapes"]
@@ -145,12 +146,7 @@ def _landscaper(module: str) -> Any:
 
 @contextmanager
 def _global_randomness() -> Iterator[None]:
-    """The global generators from a seed, and as before afterwards."""
-    state = np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            np.random.seed(0)  # noqa: NPY002
-            yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
+    """Torch's global generator from a seed; all of them as before afterwards."""
+    with preserved_randomness():
+        torch.manual_seed(0)
+        yield
