@@ -119,6 +119,20 @@ class Settings:
         names = {choice.name for choice in choices}
         if "sam" in names and not 0 < self.rho < math.inf:
             raise ConfigurationError("--rho must be positive and finite", found=f"{self.rho:g}")
+        automatic = any(one.automatic for one in self.ranges)
+        for flag, given, used, belongs in (
+            ("--rho", self.rho != type(self).rho, "sam" in names, "--along sam"),
+            ("--normalize", self.normalize != type(self).normalize, "random" in names, "--along random"),
+            ("--biases", self.biases != type(self).biases, "random" in names, "--along random"),
+            ("--rise", self.rise != type(self).rise, automatic, "--range auto"),
+            ("--no-orthogonalize", not self.orthogonalize, len(choices) == 2, "a plane, two --along"),
+        ):
+            if given and not used:
+                raise ConfigurationError(
+                    f"{flag} belongs to {belongs}",
+                    found=", ".join(f"--along {choice.text}" for choice in choices),
+                    do=f"leave {flag} out",
+                )
         if "pca" in names and not self.trajectory:
             raise ConfigurationError(
                 "--along pca needs the checkpoints of a training run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,3 +72,23 @@ def test_slips_are_answered_with_what_was_meant(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(ConfigurationError) as caught:
             Settings(along=(text,))
         assert f"did you mean {meant}?" in caught.value.do
+
+
+@pytest.mark.parametrize(
+    ("along", "options", "words"),
+    [
+        (("random",), {"rho": 0.1}, "--rho belongs to --along sam"),
+        (("gradient",), {"normalize": "layer"}, "--normalize belongs to --along random"),
+        (("gradient",), {"biases": "keep"}, "--biases belongs to --along random"),
+        (("random",), {"rise": 2.0}, "--rise belongs to --range auto"),
+        (("random",), {"orthogonalize": False}, "--no-orthogonalize belongs to a plane"),
+    ],
+)
+def test_options_without_use_are_refused(along: tuple[str, ...], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Settings(along=along, **options)
+
+
+def test_options_with_a_use_are_not() -> None:
+    Settings(along=("sam", "gradient"), rho=0.1, rise=2.0, orthogonalize=False)
+    Settings(along=("random",), normalize="none", biases="keep", range=("auto",), rise=2.0)
