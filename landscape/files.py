@@ -10,7 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["natural_order", "printable", "remove_stale", "replace_atomically", "short_names"]
+__all__ = [
+    "natural_order",
+    "number_in",
+    "printable",
+    "remove_stale",
+    "replace_atomically",
+    "short_names",
+    "training_name",
+]
+
+#: What a file's name says of the time: a number, and the word before it.
+_TIME = re.compile(r"[-_.=]?(epoch|step|iter|ckpt|checkpoint)?[-_.=]?(\d+)", re.IGNORECASE)
 
 
 def printable(text: object) -> str:
@@ -25,6 +36,25 @@ def printable(text: object) -> str:
 def natural_order(path: Path) -> list[tuple[int, str]]:
     """A key that sorts ``step9`` before ``step10``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def training_name(stem: str) -> str:
+    """What checkpoints of one training run have in common: their names without numbers.
+
+    >>> training_name("mlp-sgd-epoch010")
+    'mlp-sgd'
+    """
+    return _TIME.sub("", stem)
+
+
+def number_in(stem: str) -> int | None:
+    """The time that a checkpoint's name gives: its last number; None without one.
+
+    >>> number_in("resnet20-step4000")
+    4000
+    """
+    found = _TIME.findall(stem)
+    return int(found[-1][1]) if found else None
 
 
 def short_names(paths: Sequence[str | Path]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,15 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
-from landscape.files import printable
+from landscape.files import printable, training_name
 from landscape.results import CheckpointReference, ProblemResult, Result
 
 R = TypeVar("R", bound=Result)
 
 __all__ = ["TrainingRun", "series_caption", "training_runs"]
 
-#: What a file's name says of the time: numbers, and the word before them.
-_TIME = re.compile(r"[-_.=]?(epoch|step|iter|ckpt|checkpoint)?[-_.=]?\d+", re.IGNORECASE)
 #: Characters of a line of a title.
 _LINE = 95
 _FIELDS = {"step": "Training step", "epoch": "Epoch"}
@@ -57,7 +54,7 @@ def training_runs(results: Sequence[R]) -> list[TrainingRun[R]]:
     when = [_when(result, field) for result in results] if field else []
     groups: dict[str, list[R]] = {}
     for result in results:
-        groups.setdefault(_TIME.sub("", _stem(result)), []).append(result)
+        groups.setdefault(training_name(_stem(result)), []).append(result)
     apart = min(map(len, groups.values())) > 1 or len(set(when)) < len(when)
     if not apart:
         groups = {_stem(results[0]): list(results)}

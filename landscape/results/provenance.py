@@ -25,7 +25,8 @@ class Provenance:
     ``subject`` is the hash of what was measured, whatever was asked about it: results of the same subject
     belong together. ``settings`` are the analysis's own; ``problem`` says what was measured (model, loss,
     data, samples, parameters, mode, in words and numbers); ``strategy`` is what was chosen by measurement
-    (micro-batch, graphs kept or not, threads), used again on resumption.
+    (micro-batch, graphs kept or not, threads), used again on resumption. ``recipe``, if there is one, is the
+    hash by which a batch knows this run without loading the model again.
     """
 
     id: str
@@ -43,3 +44,4 @@ class Provenance:
     started: str = ""
     seconds: float = 0.0
     subject: str = ""
+    recipe: str = ""

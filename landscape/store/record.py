@@ -181,6 +181,8 @@ def _provenance_attributes(provenance: Provenance) -> dict[str, Attribute]:
         "seed_given": int(provenance.seed_given),
         "duration": float(provenance.seconds),
     }
+    if provenance.recipe:
+        attributes["recipe"] = provenance.recipe
     reference = dataclasses.asdict(provenance.checkpoint) if provenance.checkpoint else {}
     return attributes | {f"checkpoint_{k}": v for k, v in reference.items() if v is not None}
 
@@ -200,4 +202,5 @@ def _provenance(attributes: Mapping[str, Attribute]) -> Provenance:
         seed_given=bool(attributes["seed_given"]),
         seconds=float(attributes["duration"]),
         subject=str(attributes.get("subject", "")),
+        recipe=str(attributes.get("recipe", "")),
     )

@@ -49,6 +49,9 @@ class Header:
     command: str
     checkpoint_path: str | None
     checkpoint_step: int | None
+    checkpoint_epoch: int | None = None
+    checkpoint_sha256: str | None = None
+    recipe: str = ""
 
 
 class ResultFile:
@@ -214,7 +217,8 @@ def _appended(before: bytes, name: str, record: Record) -> bytes:
 
 
 def _header(name: str, found: Mapping[str, Attribute]) -> Header:
-    path, step = found.get("checkpoint_path"), found.get("checkpoint_step")
+    path, content = found.get("checkpoint_path"), found.get("checkpoint_sha256")
+    step, epoch = found.get("checkpoint_step"), found.get("checkpoint_epoch")
     return Header(
         id=name,
         kind=str(found["kind"]),
@@ -224,6 +228,9 @@ def _header(name: str, found: Mapping[str, Attribute]) -> Header:
         command=str(found["command"]),
         checkpoint_path=None if path is None else str(path),
         checkpoint_step=None if step is None else int(step),
+        checkpoint_epoch=None if epoch is None else int(epoch),
+        checkpoint_sha256=None if content is None else str(content),
+        recipe=str(found.get("recipe", "")),
     )
 
 

@@ -1,0 +1,1 @@
+"""Every analysis on every checkpoint: planned, shared among processes, resumed."""

@@ -1,0 +1,1 @@
+"""One self-contained page about all stored runs of a folder."""
