@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["FORMAT_VERSION", "Console", "Reporter", "safe", "table"]
+__all__ = ["FORMAT_VERSION", "Console", "Reporter", "is_terminal", "safe", "table"]
 
 #: Version of the object that ``--json`` prints.
 FORMAT_VERSION = 1
@@ -59,7 +59,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], width: int | 
     )
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO) -> bool:
+    """Whether somebody looks at it who can see what is drawn over."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -121,7 +122,7 @@ class Console:
 
     @staticmethod
     def _colour() -> bool:
-        return _is_terminal(sys.stdout) and not os.environ.get("NO_COLOR")
+        return is_terminal(sys.stdout) and not os.environ.get("NO_COLOR")
 
 
 class Reporter:
@@ -133,7 +134,7 @@ class Reporter:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started = time.monotonic()
-        self._shows = _is_terminal(sys.stderr) and not console.quiet
+        self._shows = is_terminal(sys.stderr) and not console.quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 

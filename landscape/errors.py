@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BusyError",
     "CheckpointError",
     "ComputationError",
     "ConfigurationError",
@@ -55,6 +56,10 @@ class DataError(InputError):
 
 class StoreError(InputError):
     """A result file that cannot be read or written."""
+
+
+class BusyError(StoreError):
+    """Another process is at this very run."""
 
 
 class ComputationError(LandscapeError):

@@ -14,9 +14,14 @@ from landscape.errors import LandscapeError
 from landscape.settings import options_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from landscape.problem import Problem
 
-__all__ = ["run_id", "subject", "versions", "weights_hash"]
+__all__ = ["family", "recipe", "run_id", "subject", "versions", "weights_hash"]
+
+#: Spread of the weights at which the functions of two models are compared.
+_SPREAD = 0.1
 
 
 def run_id(kind: str, of: str, settings: Any, seed: int | None, about: Any = None) -> str:
@@ -43,6 +48,45 @@ def subject(problem: Problem) -> str:
             "dtype": str(problem.dtype),
         }
     )
+
+
+def family(problem: Problem) -> str:
+    """SHA-256 of what all checkpoints of one model on one data set share: everything but the weights.
+
+    The model's code is known by what it computes at weights that are always the same.
+    """
+    return _digest(
+        {
+            "function": _function(problem.rewritten(_write_fixed)),
+            "data": problem.data.fingerprint,
+            "problem": problem.description,
+            "parameters": [list(problem.selection.layout.names), problem.size],
+            "dtype": str(problem.dtype),
+        }
+    )
+
+
+def recipe(kind: str, of: str, checkpoint: str, settings: Any, seed: int | None, about: Any = None) -> str:
+    """What a run is known by before its model is loaded: a :func:`family`, a file's SHA-256, settings, seed.
+
+    ``about`` is as for :func:`run_id`. Two runs of one recipe are of one :func:`run_id`; the reverse need not
+    hold, since a model may have been written in other words.
+    """
+    known = {"kind": kind, "family": of, "checkpoint": checkpoint, "settings": _identity(settings)}
+    return _digest({**known, "seed": seed, "about": about})
+
+
+def _write_fixed(model: nn.Module) -> None:
+    """Weights that depend on nothing but their order; buffers, which may be variances, between ½ and 1½."""
+    import torch
+
+    drawn = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.copy_(_SPREAD * torch.randn(parameter.shape, generator=drawn))
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(0.5 + torch.rand(buffer.shape, generator=drawn))
 
 
 def _digest(identity: Any) -> str:

@@ -517,6 +517,25 @@ class Problem:
                 do="check data, their preprocessing and order of classes, the loss, and eval or train mode",
             )
 
+    def at(self, path: Path) -> Problem:
+        """The same problem at the weights of another checkpoint of this model.
+
+        Raises:
+            CheckpointError: it cannot be read, is not trusted, or does not fit the model.
+        """
+        return self.rewritten(lambda model: self.reader(path, model))
+
+    def rewritten(self, write: Callable[[nn.Module], CheckpointReference | None]) -> Problem:
+        """The same problem at the weights that ``write`` puts into a copy of the model, and says what of."""
+        twin, model = copy.copy(self), own_copy(self.model)
+        with torch.no_grad():
+            twin.checkpoint = write(model)
+        twin._twins = {}
+        twin._recopy(model, self.device, self.dtype)
+        if self.test is not None:
+            twin.test = twin._on(self.test.data)
+        return twin
+
     def on_device(self, device: torch.device) -> Problem:
         """The same problem on another device (weights copied)."""
         twin = copy.copy(self)

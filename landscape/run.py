@@ -24,6 +24,7 @@ from landscape.errors import (
     DONE,
     FAILED,
     NOT_REACHED,
+    BusyError,
     ConfigurationError,
     Interrupted,
     OutOfMemory,
@@ -199,6 +200,8 @@ def execute(
     store: bool = True,
     inputs: Sequence[Result] = (),
     vectors: Mapping[str, np.ndarray] | None = None,
+    recipe: str = "",
+    before_storing: Callable[[Saved], None] | None = None,
 ) -> Result:
     """Make an analysis happen, or find it done.
 
@@ -209,8 +212,12 @@ def execute(
         inputs: earlier results to go on from, if the analysis can use them; without any, those stored in the
             file for the same problem.
         vectors: rows as long as the model, by the names that settings know them by.
+        recipe: written beside the result, for who wants to know it again by that.
+        before_storing: is given the last state before the result is stored, and not where it is found done:
+            what is kept then is there whenever the result is.
 
     Raises:
+        BusyError: another process is at this very run.
         Interrupted: by a signal; what was done is kept, the same call resumes it.
         OutOfMemory: also with the smallest pieces.
         LandscapeError: as the problem, the analysis or the store raise it.
@@ -222,7 +229,7 @@ def execute(
         observer.note(note)
     module, of = analysis(kind), subject(problem)
     path = stored_path(problem, run) if store else Path(run.output or _NOWHERE)
-    execution = _Execution(module, problem, settings, run, observer, command, of, path)
+    execution = _Execution(module, problem, settings, run, observer, command, of, path, recipe)
     execution.vectors = named_vectors(module, settings, path.parent, vectors or {})
     if not store:
         execution.inputs = chosen(module, settings, of, inputs)
@@ -240,6 +247,8 @@ def execute(
         if result.status == "partial" and _is_finished(path, identity):
             observer.note("an earlier result of this run is stored: it stays until this one is complete")
             return result
+        if before_storing is not None and execution.last is not None:
+            before_storing(execution.last)
         result = with_vectors_apart(result, path)
         ResultFile(path).add(result)
         if result.status != "partial":
@@ -277,7 +286,7 @@ def _only_one(partial: Path) -> Iterator[None]:
             yield
     except StoreError as error:
         if "another writer" in error.what:
-            raise StoreError(
+            raise BusyError(
                 "this very run is being computed already", found=error.found, do="wait for it, or use --seed"
             ) from error
         raise
@@ -295,11 +304,13 @@ class _Execution:
     command: str
     subject: str
     path: Path
+    recipe: str = ""
     identity: str = ""
     inputs: Mapping[str, Result] = field(default_factory=dict)
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
     header: dict[str, Any] = field(default_factory=dict)
     saved: Saved | None = None
+    last: Saved | None = None
     last_flush: float = -math.inf
     flush_cost: float = 0.0
 
@@ -313,6 +324,7 @@ class _Execution:
             self.header["threads"] = count
             state, limited = self._loop(partial, stopped, began)
             result = self.module.finish(self.problem, self.settings, state)
+        self.last = state
         if limited:
             result = dataclasses.replace(result, status="partial")
         return dataclasses.replace(result, provenance=self._provenance(state))
@@ -438,6 +450,7 @@ class _Execution:
         return Provenance(
             id=self.identity or f"{self.module.kind}-unstored",
             subject=self.subject,
+            recipe=self.recipe,
             command=self.command,
             checkpoint=problem.checkpoint,
             settings=jsonable({name: _written(v) for name, v in dataclasses.asdict(self.settings).items()}),

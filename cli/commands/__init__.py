@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from . import (
+    batch,
     density,
     doctor,
     eigen,
+    export,
     init,
     inspect,
     noise,
@@ -37,8 +39,10 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "reweight": reweight.command,
     "noise": noise.command,
     "slice": slice.command,
+    "batch": batch.command,
     "show": show.command,
     "plot": plot.command,
+    "export": export.command,
     "rm": rm.command,
     "doctor": doctor.command,
 }

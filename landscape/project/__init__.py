@@ -5,6 +5,7 @@ Importing this package imports neither torch nor any user code; :func:`resolve` 
 
 from __future__ import annotations
 
+from landscape.project.batch import BatchSettings
 from landscape.project.checkpoints import configured_checkpoints
 from landscape.project.config import Config, read_config
 from landscape.project.request import NothingToGoOn
@@ -13,6 +14,7 @@ from landscape.project.settings import ProblemSettings, parse_size
 from landscape.project.template import template
 
 __all__ = [
+    "BatchSettings",
     "Config",
     "NothingToGoOn",
     "ProblemSettings",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.errors import ConfigurationError
+from landscape.project.batch import BATCH, BatchSettings
 from landscape.project.settings import ProblemSettings
 from landscape.project.text import nearest, shown
 from landscape.settings import Option, options_of
@@ -50,6 +51,18 @@ class Config:
                 return factory
         model: str | None = self.values.get("model")
         return model
+
+    def batch(self) -> dict[str, Any]:
+        """The checked options of the table ``[batch]``, by Python name; empty without such a table.
+
+        Raises:
+            ConfigurationError: an unknown key, or a value of the wrong type.
+        """
+        options = {o.name: o for o in options_of(BatchSettings)}
+        checked = _checked(self.tables.get(BATCH, {}), options, f"[{BATCH}] in {shown(self.path)}")
+        if (output := checked.get("output")) is not None:
+            checked["output"] = str(self.folder / Path(output).expanduser())
+        return checked
 
     def verb(self, name: str, *more: type) -> dict[str, Any]:
         """The checked options of the table ``[name]``, by Python name; empty without such a table.
@@ -118,7 +131,8 @@ def _parse(path: Path) -> Config:
     models = tables.pop("models", {})
     checkpoints = values.pop("checkpoints", ())
     for verb in tables:
-        _check_verb(verb, path)
+        if verb != BATCH:
+            _check_verb(verb, path)
     options = {o.name: o for o in options_of(ProblemSettings) if o.name != "config"}
     where = shown(path)
     return Config(
@@ -172,7 +186,7 @@ def _check_verb(name: str, path: Path) -> None:
     if name not in known or not hasattr(importlib.import_module(f"landscape.analyses.{name}"), "Settings"):
         raise ConfigurationError(
             f"{shown(path)} has a table [{shown(name)}], which is no command",
-            do=nearest(name, {*known, "models"}),
+            do=nearest(name, {*known, "models", BATCH}),
         )
 
 

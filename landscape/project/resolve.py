@@ -49,13 +49,15 @@ class Resolved:
     """A problem and how it came about.
 
     ``notes`` are lines for stderr, safe to print. ``settings`` are the options after the configuration file
-    has filled in what the command line left open.
+    has filled in what the command line left open. ``whole``: the user's own factory made the problem, which
+    may be another for another checkpoint.
     """
 
     problem: Problem
     notes: tuple[str, ...]
     config: Config | None
     settings: ProblemSettings
+    whole: bool = False
 
 
 def resolve(
@@ -127,7 +129,8 @@ def _resolve(
     request.require(start)
     build = _from_problem if "problem" in request.sources else _from_pieces
     problem, notes = build(request, making)
-    return Resolved(problem, (*request.origins(), *notes), config, request.settings)
+    whole = "problem" in request.sources
+    return Resolved(problem, (*request.origins(), *notes), config, request.settings, whole)
 
 
 def _with_more(request: Request, given: Collection[str], start: Path, names: Collection[str]) -> Request:
