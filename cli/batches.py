@@ -50,7 +50,7 @@ def batch(
     with BatchReporter(console, plan.settings.jobs) as reporter:
         result = run_batch(plan, observer=reporter, dry_run=dry_run, debug=debug)
     if dry_run:
-        _print_plan(console, result)
+        _print_plan(console, result, plan.settings.jobs)
     else:
         _print(console, result)
     _emit(console, result)
@@ -93,8 +93,8 @@ def _summary(result: BatchResult) -> list[str]:
     saved = result.warm_starts
     if saved is not None:
         lines.append(
-            f"warm starts: {saved.warm_products:.1f} products on {saved.warm} checkpoints, "
-            f"{saved.cold_products:.1f} on {saved.cold} begun afresh: {100 * saved.saving:.0f} % saved"
+            f"warm starts: {saved.warm_products} products instead of {saved.cold_products} on "
+            f"{saved.path.name}, where both were tried ({100 * saved.saving:.0f} % saved)"
         )
     if result.stopped:
         lines.append(f"{result.stopped}: the same command goes on from here")
@@ -117,21 +117,26 @@ def _failures(console: Console, result: BatchResult) -> None:
         console.warn(f"failed: {shown} ({kinds})\n{error}")
 
 
-def _print_plan(console: Console, result: BatchResult) -> None:
+def _print_plan(console: Console, result: BatchResult, jobs: int) -> None:
     """What would be done, in the order of training."""
     rows = [
-        [one.path.name, "" if one.step is None else one.step, one.kind, _planned(one)]
+        [one.path.name, "" if one.step is None else one.step, one.kind, *_planned(one)]
         for one in result.reports
     ]
-    console.table(["checkpoint", "step", "analysis", ""], rows)
+    console.table(["checkpoint", "step", "analysis", "products", "time"], rows)
     console.out()
-    to_do = len(result.of("planned"))
-    console.out(f"{to_do} to compute, {len(result.of('found'))} stored already, in {result.folder}")
+    to_do = result.of("planned")
+    time = f", about {duration(sum(one.seconds for one in to_do) / jobs)} of work" if to_do else ""
+    found = f"{len(result.of('found'))} stored already"
+    console.out(f"{len(to_do)} to compute{time}; {found}, in {shlex.quote(str(result.folder))}")
     _failures(console, result)
 
 
-def _planned(one: Report) -> str:
-    return {"planned": "to compute", "found": "stored", "failed": "cannot be done"}[one.outcome]
+def _planned(one: Report) -> tuple[str, str]:
+    """Products and time of what would be computed; of the rest, why not."""
+    if one.outcome == "planned":
+        return f"about {one.products}" if one.products else "", f"about {duration(one.seconds)}"
+    return "", "stored already" if one.outcome == "found" else "cannot be done"
 
 
 class BatchReporter:
@@ -200,10 +205,8 @@ def _figures(report: Report) -> list[str]:
     for measure in measures_of(report.kind):
         reading = report.readings.get(measure.name) if measure.main else None
         if reading is not None:
-            shown = (
-                figure(reading.value) if reading.error is None else with_error(reading.value, reading.error)
-            )
-            found.append(f"{measure.label} {shown}")
+            shown = with_error(reading.value, reading.error) if reading.error else figure(reading.value)
+            found.append(f"{measure.label.partition(' (')[0]} {shown}")
     return found
 
 

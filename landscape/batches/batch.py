@@ -79,20 +79,22 @@ class _Silent:
 
 @dataclass(frozen=True)
 class WarmStarts:
-    """Products of the searches that began from a neighbour's eigenvectors, and of those that did not.
+    """Products of a search that began from a neighbour's eigenvectors, and of the same search begun afresh.
 
-    Means over the checkpoints of this batch, which are not the same ones.
+    Both are made once in a batch that has several chains, at the end of the middle one.
     """
 
-    warm: int
-    cold: int
-    warm_products: float
-    cold_products: float
+    path: Path
+    warm_products: int
+    cold_products: int
 
     @property
     def saving(self) -> float:
         """Share of the products of a start afresh that a warm one did without; negative if it took more."""
         return 1 - self.warm_products / self.cold_products
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "path": str(self.path), "saving": self.saving}
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,11 @@ class BatchResult:
 
     @property
     def warm_starts(self) -> WarmStarts | None:
-        """What they saved; None where there is nothing to compare."""
-        counted = [one for one in self.of("computed") if one.warm is not None and one.products]
-        warm = [float(one.products or 0) for one in counted if one.warm]
-        cold = [float(one.products or 0) for one in counted if not one.warm]
-        if not warm or not cold:
-            return None
-        return WarmStarts(len(warm), len(cold), statistics.fmean(warm), statistics.fmean(cold))
+        """What they saved where that was tried; None if it was not, or in an earlier part of this batch."""
+        for one in self.of("computed"):
+            if one.cold_products and one.products:
+                return WarmStarts(one.path, one.products, one.cold_products)
+        return None
 
     def to_json(self) -> dict[str, Any]:
         saved = self.warm_starts
@@ -143,7 +143,7 @@ class BatchResult:
             "seconds": self.seconds,
             "stopped": self.stopped or None,
             "analyses": [one.to_json() for one in self.reports],
-            "warm_starts": None if saved is None else {**dataclasses.asdict(saved), "saving": saved.saving},
+            "warm_starts": None if saved is None else saved.to_json(),
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -86,4 +87,8 @@ def units(runs: Sequence[Sequence[Seen]], chained: bool) -> list[Unit]:
         count = -(-len(run) // CHAIN) if chained else len(run)
         ends = [round(i * len(run) / count) for i in range(count + 1)]
         found += [Unit(tuple(run[low:high])) for low, high in pairwise(ends)]
+    long = [i for i, unit in enumerate(found) if len(unit.checkpoints) > 1]
+    if len(found) > 1 and long:
+        middle = long[len(long) // 2]  # neither where training begins nor where it ends
+        found[middle] = replace(found[middle], compared=True)
     return found

@@ -62,9 +62,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Unit:
-    """Checkpoints that one process works on in this order, each from the one before; what to leave out."""
+    """Checkpoints that one process works on in this order, each from the one before.
+
+    Attributes:
+        omitted: analyses of checkpoints that are left out.
+        compared: whether the last one's eigenvalues are also found from a start afresh, to see what is saved.
+    """
 
     checkpoints: tuple[Seen, ...]
+    compared: bool = False
     omitted: frozenset[tuple[Path, str]] = frozenset()
 
 
@@ -102,6 +108,7 @@ class Report:
         status: of the result; empty if there is none.
         exit_code: what the single command would have ended with.
         warm: whether it started from another checkpoint's eigenvectors; None where that has no meaning.
+        cold_products: of the same search begun afresh, where that was tried.
         seconds, products: what it took; in a dry run, what it would take.
         readings: the measures of a computed result.
     """
@@ -117,6 +124,7 @@ class Report:
     seconds: float = 0.0
     products: int | None = None
     warm: bool | None = None
+    cold_products: int | None = None
     error: str = ""
     exit_code: int = 0
     readings: Mapping[str, Reading] = field(default_factory=dict)
@@ -135,5 +143,6 @@ class Report:
             "seconds": self.seconds,
             "products": self.products,
             "warm": self.warm,
+            "cold_products": self.cold_products,
             "error": self.error or None,
         }

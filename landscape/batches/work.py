@@ -111,7 +111,8 @@ class Worker:
                     raise _Failed(seen.error, seen.exit_code)
                 group = self._family(seen)
                 chain = chain or self._chain(unit, group)
-                self._checkpoint(seen, group, todo, chain)
+                compared = unit.compared and seen is unit.checkpoints[-1]
+                self._checkpoint(seen, group, todo, chain, compared)
             except (BusyError, Interrupted):
                 raise
             except LandscapeError as error:
@@ -129,7 +130,9 @@ class Worker:
             return None
         return Chain(self._spec.folder, [self._recipe(seen, group, own) for seen in unit.checkpoints])
 
-    def _checkpoint(self, seen: Seen, group: _Family, todo: list[Analysis], chain: Chain | None) -> None:
+    def _checkpoint(
+        self, seen: Seen, group: _Family, todo: list[Analysis], chain: Chain | None, compared: bool
+    ) -> None:
         path = default_path(seen.path, seen.sha256, self._spec.folder)
         done = {h.recipe: h for h in _headers(path) if h.recipe and h.status != "partial"}
         problem: Problem | None = None
@@ -145,7 +148,7 @@ class Worker:
                     self._emit(self._planned(seen, one, group))
                     continue
                 problem = problem or self._problem(seen, group)
-                self._emit(self._run(seen, one, problem, path, known, chain))
+                self._emit(self._run(seen, one, problem, path, known, chain, compared))
             except (BusyError, Interrupted):
                 raise
             except LandscapeError as error:
@@ -165,8 +168,9 @@ class Worker:
         )
 
     def _run(
-        self, seen: Seen, one: Analysis, problem: Problem, path: Path, known: str, chain: Chain | None
-    ) -> Report:
+        self, seen: Seen, one: Analysis, problem: Problem, path: Path, known: str, chain: Chain | None,
+        compared: bool,
+    ) -> Report:  # fmt: skip
         start = chain.before(known) if chain is not None and _starts(one) else None
 
         def keep(last: Any) -> None:
@@ -185,7 +189,11 @@ class Worker:
             recipe=known,
             before_storing=keep if chain is not None and _starts(one) else None,
         )
-        return _computed(seen, one, result, path)
+        report = _computed(seen, one, result, path)
+        if report.warm and compared:
+            afresh = execute(one.kind, problem, one.settings, one.run, store=False)
+            report = dataclasses.replace(report, cold_products=getattr(afresh, "products", None))
+        return report
 
     def _failed(self, seen: Seen, one: Analysis, error: LandscapeError) -> None:
         self._emit(
