@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         eigen,
         loss_slice,
         noise,
-        open,
         overlap,
         ratios,
         reweight,
@@ -25,12 +24,15 @@ if TYPE_CHECKING:
     from landscape.errors import LandscapeError
     from landscape.problem import Problem
     from landscape.project import load_problem
+    from landscape.studies import batch, export, open
 
 __all__ = [
     "LandscapeError",
     "Problem",
+    "batch",
     "density",
     "eigen",
+    "export",
     "inspect_checkpoint",
     "load_checkpoint",
     "load_into",
@@ -49,15 +51,17 @@ __all__ = [
 _HOMES = {
     "LandscapeError": "errors",
     "Problem": "problem",
+    "batch": "studies",
     "density": "api",
     "eigen": "api",
+    "export": "studies",
     "inspect_checkpoint": "checkpoint",
     "load_checkpoint": "checkpoint",
     "load_into": "checkpoint",
     "load_problem": "project",
     "loss_slice": "api",
     "noise": "api",
-    "open": "api",
+    "open": "studies",
     "overlap": "api",
     "ratios": "api",
     "reweight": "api",

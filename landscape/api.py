@@ -34,7 +34,6 @@ from landscape.results import (
 )
 from landscape.run import Observer, RunSettings, execute
 from landscape.settings import from_mapping, options_of
-from landscape.store import ResultFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +45,6 @@ __all__ = [
     "eigen",
     "loss_slice",
     "noise",
-    "open",
     "overlap",
     "ratios",
     "reweight",
@@ -56,7 +54,12 @@ __all__ = [
 
 
 def eigen(
-    problem: Problem, *, observer: Observer | None = None, inputs: Sequence[Result] = (), **options: Any
+    problem: Problem,
+    *,
+    start: EigenResult | np.ndarray | Tensor | None = None,
+    observer: Observer | None = None,
+    inputs: Sequence[Result] = (),
+    **options: Any,
 ) -> EigenResult:
     """Certified eigenvalues of a curvature matrix of ``problem``'s loss at its weights.
 
@@ -64,10 +67,19 @@ def eigen(
     method="lanczos", operator="hessian", verify=0, …`` and ``seed, time_limit, output, fresh``. Stored, and
     resumed or read back if it is there already, only where ``output`` names a file.
 
+    Args:
+        start: eigenvectors to begin from, which saves products: the result of ``eigen(…, eigenvectors=True)``
+            at a neighbouring checkpoint, or rows (j, n) in the order of the measured parameters. Nothing
+            is then said about missed eigenvalues; ``verify=N`` looks for them. Like the seed that is not
+            given, it is no part of what makes a stored run the same one.
+
     Raises:
         LandscapeError: wrong options, or the computation failed.
     """
-    result = _execute("eigen", _eigen.Settings, problem, options, observer, inputs)
+    vectors = None
+    if start is not None:
+        vectors = {"start": _eigen.start_vectors(start, options.get("method", "lanczos"))}
+    result = _execute("eigen", _eigen.Settings, problem, options, observer, inputs, vectors)
     assert isinstance(result, EigenResult)
     return result
 
@@ -282,8 +294,3 @@ def _execute(
         inputs=inputs,
         vectors=vectors,
     )
-
-
-def open(path: str | Path) -> ResultFile:
-    """Stored results: ``open(file).runs()`` lists them, ``.read(id)`` gives one."""
-    return ResultFile(path)

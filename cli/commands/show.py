@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from landscape.errors import StoreError
+from landscape.files import printable
 
 from ..console import Console
-from ..numbers import duration
+from ..numbers import duration, figure, with_error
 from ..options import Debug, Json, Quiet
 from ..stored import FOLDER, open_file, read, result_files
 
 if TYPE_CHECKING:
     from landscape.store import Header
+    from landscape.study.overview import Cell, Overview
 
 
 def command(
     file: Annotated[
-        Path | None, typer.Argument(help="Result file; without it, those in ./landscape-results.")
+        Path | None,
+        typer.Argument(
+            help="Result file, or a folder of them; without it, the files in ./landscape-results are listed.",
+            metavar="[FILE|DIR]",
+        ),
     ] = None,
     run: Annotated[
         str | None, typer.Argument(help="Run to show in full; the start of its id will do.")
@@ -30,19 +36,23 @@ def command(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show stored results: the files, the runs in one file, or one run in full.
+    """Show stored results: a folder at a glance, the runs in one file, or one run in full.
 
     A run is shown with its settings, what was measured, how it was computed (enough to do it again), and
-    every figure with its error.
+    every figure with its error. A folder is shown as a table of its checkpoints in training order with their
+    main figures: of each kind the runs that ask the same of most checkpoints, of each checkpoint the latest.
 
     Examples:
       landscape show
+      landscape show landscape-results
       landscape show landscape-results/ckpt-1a2b3c4d.h5
       landscape show landscape-results/ckpt-1a2b3c4d.h5 eigen-5f0c
     """
     console = Console("show", json=json, quiet=quiet)
     if file is None:
         _show_files(console)
+    elif file.is_dir():
+        _show_folder(console, file, run)
     elif run is None:
         _show_runs(console, file)
     else:
@@ -89,6 +99,76 @@ def _row(header: Header) -> list[str]:
 def _to_the_second(started: str) -> str:
     """2026-01-02T03:04:05+00:00, whatever the fractions."""
     return re.sub(r"\.\d+", "", started)
+
+
+def _show_folder(console: Console, folder: Path, run: str | None) -> None:
+    """The checkpoints and their main figures; or one run, whose file is found."""
+    from landscape.study import open_runs
+    from landscape.study.overview import overview
+
+    from ..views import run_object
+
+    runs = open_runs(folder)
+    for text in runs.unreadable:
+        console.warn(f"Left out: {text}")
+    if run is not None:
+        found = runs.find(run)
+        _show_run(console, found.file, found.header.id)
+        return
+    files = len({entry.file for entry in runs})
+    console.note(
+        f"{printable(folder)} is a folder of {files} result file{'' if files == 1 else 's'} with "
+        f"{len(runs)} run{'' if len(runs) == 1 else 's'}; landscape show FILE lists the runs of one."
+    )
+    if console.json:
+        objects = [run_object(entry.read(), entry.file) for entry in runs]
+        console.emit(objects, unreadable=list(runs.unreadable))
+    else:
+        _print_overview(console, overview(runs))
+
+
+def _print_overview(console: Console, table: Overview) -> None:
+    if table.lines:
+        labels = [column.measure.label for column in table.columns]
+        names = [
+            column.measure.label + (f" ({column.kind})" if labels.count(column.measure.label) > 1 else "")
+            for column in table.columns
+        ]
+        header = ["checkpoint", "step", "epoch", *names]
+        rows = [
+            [line.checkpoint, _when(line.step), _when(line.epoch), *map(_cell, line.cells)]
+            for line in table.lines
+        ]
+        console.table(header, rows)
+        console.out()
+        said: dict[str, list[str]] = {}
+        for i, name in enumerate(names):
+            for meaning in dict.fromkeys(_meaning(cell) for line in table.lines if (cell := line.cells[i])):
+                said.setdefault(meaning, []).append(name)
+        for meaning, whose in said.items():
+            console.out(f"{meaning}: {', '.join(whose)}")
+    for text in table.left_out:
+        console.note(f"Left out of {text}.")
+
+
+def _when(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def _cell(cell: Cell | None) -> str:
+    """``value ± error``, and the status where the run is not complete."""
+    if cell is None:
+        return ""
+    reading, ended = cell.reading, "" if cell.status == "complete" else f" ({cell.status})"
+    error = reading.standard_error if reading.error is None else reading.error
+    return (with_error(reading.value, error) if error else figure(reading.value, 6)) + ended
+
+
+def _meaning(cell: Cell) -> str:
+    """What the ± of a cell is."""
+    if cell.reading.error is not None:
+        return f"± is {cell.reading.meaning} (none where it is zero)"
+    return "without ±" if cell.reading.standard_error is None else "± is the standard error"
 
 
 def _show_run(console: Console, path: Path, run: str) -> None:

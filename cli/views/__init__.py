@@ -13,6 +13,7 @@ import numpy as np
 from landscape.results import (
     DensityResult,
     EigenResult,
+    MonitorResult,
     NoiseResult,
     ProblemResult,
     RatiosResult,
@@ -22,9 +23,10 @@ from landscape.results import (
     SliceResult,
     TraceResult,
 )
+from landscape.study.export import run_object
 
 from ..console import Console
-from .common import described, loss_line, print_provenance, run_object
+from .common import described, loss_line, print_provenance
 from .density import print_density
 from .eigen import print_eigen
 from .trace import print_trace
@@ -32,7 +34,7 @@ from .trace import print_trace
 __all__ = ["advice", "drawable", "print_provenance", "print_result", "print_together", "run_object"]
 
 #: Kinds whose module of this package says them by its ``print_result(console, result)``.
-_OTHERS = ("ratios", "overlap", "sharpness", "reweight", "noise", "slice")
+_OTHERS = ("ratios", "overlap", "sharpness", "reweight", "noise", "slice", "monitor")
 #: What a status other than complete means, and what to do about it.
 _ADVICE = {
     "oscillating": "the iteration runs in a cycle instead of converging, so the figure is not an eigenvalue: "
@@ -69,6 +71,8 @@ def drawable(result: Result) -> bool:
         return bool(len(result.eigenvalues))
     if isinstance(result, RatiosResult):
         return bool(result.batches)
+    if isinstance(result, MonitorResult):
+        return bool(len(result.steps))
     if isinstance(result, NoiseResult):
         return bool(len(result.batch_sizes))
     if isinstance(result, SharpnessResult):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from landscape.results import MatrixResult, ProblemResult, Provenance, Result, SliceResult, jsonable
+from landscape.results import MatrixResult, ProblemResult, Provenance, Result, SliceResult
 
 from ..console import Console
 from ..numbers import at_most, duration, figure
@@ -27,29 +26,6 @@ __all__ = [
     "print_provenance",
     "run_object",
 ]
-
-
-def run_object(result: Result, file: Path | None = None) -> dict[str, Any]:
-    """One entry of ``runs`` in the object that ``--json`` prints."""
-    provenance = result.provenance
-    reference = provenance.checkpoint if provenance else None
-    return {
-        "id": provenance.id if provenance else None,
-        "kind": result.kind,
-        "status": result.status,
-        "checkpoint": None
-        if reference is None
-        else {
-            "path": reference.path,
-            "sha256": reference.sha256,
-            "step": reference.step,
-            "epoch": reference.epoch,
-        },
-        "settings": jsonable(provenance.settings) if provenance else {},
-        "seed": provenance.seed if provenance else None,
-        "file": None if file is None else str(file),
-        "result": result.to_json(),
-    }
 
 
 def loss_line(result: ProblemResult | SliceResult) -> str:

@@ -103,6 +103,12 @@ class Result:
         run = self.provenance.id if self.provenance else "not stored"
         return f"<{type(self).__name__} {run}: {self.status}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from landscape.results.html import result_html  # which needs every kind of result
+
+        return result_html(self)
+
     def __iter__(self) -> Iterator[tuple[Quantity, Any]]:
         for q in self.quantities():
             yield q, getattr(self, q.name)
