@@ -189,17 +189,28 @@ def _batches(source: Iterable[Batch]) -> Iterator[Batch]:
         ) from error
 
 
-def read_data(data: Any, *, limit: int, samples: int | None = None, sample_seed: int = 0) -> Data:
+def read_data(
+    data: Any,
+    *,
+    limit: int,
+    samples: int | None = None,
+    sample_seed: int = 0,
+    prepare: Callable[[Batch], Batch] | None = None,
+) -> Data:
     """Read ``data`` once: count it, fingerprint it, keep it if it takes at most ``limit`` bytes.
 
     Args:
         data: tensors or arrays ``(x, y)`` or a mapping of them, a Dataset, a DataLoader, or batches.
         samples: use a random subset of this size, drawn with ``sample_seed``, kept in the data's order.
+        prepare: what makes of a batch as it is given one as the loss takes it.
 
     Raises:
         DataError: empty, shuffled, ragged inside a batch, or a one-shot iterator that does not fit in memory.
     """
+    if prepare is not None and isinstance(data, Tensor | np.ndarray):
+        data, prepare = prepare(map_tensors(torch.detach, data)), None
     source, notes = _as_batches(data)
+    source = source if prepare is None else _prepared(source, prepare)
     _check_repeatable(source)
     rows: Tensor | None = None
     whole: int | None = None
@@ -254,6 +265,25 @@ class _Fingerprint:
 
     def hexdigest(self) -> str:
         return hashlib.sha256("".join(c.hexdigest() for c in self._columns).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Batches that are prepared each time they are read."""
+
+    source: Iterable[Batch]
+    prepare: Callable[[Batch], Batch]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.prepare(map_tensors(lambda tensor: tensor, batch)) for batch in self.source)
+
+
+def _prepared(source: Iterable[Batch], prepare: Callable[[Batch], Batch]) -> Iterable[Batch]:
+    """The same batches prepared; what can be read once only, or is in memory, stays so."""
+    every = _Prepared(source, prepare)
+    if isinstance(source, Iterator):
+        return iter(every)
+    return list(every) if isinstance(source, list | tuple) else every
 
 
 def _as_batches(data: Any) -> tuple[Iterable[Batch], tuple[str, ...]]:

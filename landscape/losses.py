@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,10 @@ from landscape.errors import ConfigurationError, DataError
 __all__ = ["NAMES", "Loss", "call_whole", "label_hits", "resolve_loss"]
 
 
+#: The loss of the next token.
+CAUSAL = "causal_lm"
+#: The label of what does not count, torch's and the transformers library's.
+_IGNORED = nn.CrossEntropyLoss().ignore_index
 #: float32 numbers in a wide vector unit.
 _LANES = 16
 
@@ -44,6 +48,7 @@ class Loss:
         shaped: outputs with the classes in dimension 1.
         check: raises a DataError where outputs and targets do not fit; dearer than the loss should be.
         module: the torch loss module that it is, where its terms are known.
+        prepare: a batch as it was given to the ``(inputs, targets)`` of the rest; None if it stays as it is.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Loss:
     shaped: Callable[[Tensor, Tensor], Tensor] = lambda outputs, targets: outputs
     check: Callable[[Tensor, Tensor], None] | None = None
     module: nn.Module | None = None
+    prepare: Callable[[Any], Any] | None = None
 
 
 def resolve_loss(
@@ -71,6 +77,13 @@ def resolve_loss(
     Raises:
         ConfigurationError: an unknown name, or a module whose reduction is not a mean.
     """
+    found = _resolved(loss, count)
+    if loss == CAUSAL:
+        return replace(found, name=CAUSAL, counting="next tokens that are not masked", prepare=_next_tokens)
+    return found if found.whole else replace(found, prepare=_paired)
+
+
+def _resolved(loss: str | nn.Module | Callable[..., Tensor], count: Callable[[Any], float] | None) -> Loss:
     if isinstance(loss, str):
         if loss not in NAMES:
             raise ConfigurationError(
@@ -122,6 +135,78 @@ def call_whole(
     named = {f"model.{name}": weight for name, weight in weights.items()}
     mean: Tensor = functional_call(_Whole(loss, model), named, (batch,))
     return mean
+
+
+def _paired(batch: Any) -> Any:
+    """``(inputs, labels)`` of a mapping that has labels, as data of the transformers library are."""
+    if not isinstance(batch, Mapping):
+        return batch
+    name = next((name for name in ("labels", "label") if name in batch), None)
+    return batch if name is None else ({k: v for k, v in batch.items() if k != name}, batch[name])
+
+
+def _next_tokens(batch: Any) -> tuple[Any, Tensor]:
+    """``(inputs, targets)`` for a causal language model: at each place (N, T) the token that comes next.
+
+    ``batch`` holds tokens, alone or with labels: tokens, (tokens,), (tokens, labels), (inputs by name,
+    labels) or a mapping. Without labels the tokens are their own. A target is left out (-100) where its label
+    is, and where it or the token before it is one that the attention mask hides: padding, on either side,
+    adds no terms. After the last token nothing comes.
+
+    Raises:
+        DataError: no tokens, labels of another shape, or labels that are shifted already.
+    """
+    inputs, labels = _tokens_and_labels(batch)
+    named = dict(inputs) if isinstance(inputs, Mapping) else {"input_ids": inputs}
+    tokens, mask = named.get("input_ids"), named.get("attention_mask")
+    labels = _checked(tokens, tokens if labels is None else labels)
+    targets = torch.full_like(labels, _IGNORED, dtype=torch.long)
+    targets[:, :-1] = labels[:, 1:]
+    if isinstance(mask, Tensor) and mask.shape == labels.shape:
+        targets[:, :-1].masked_fill_((mask[:, 1:] == 0) | (mask[:, :-1] == 0), _IGNORED)
+    if isinstance(tokens, Tensor):
+        named["input_ids"] = tokens.long()
+    return named if isinstance(inputs, Mapping) else named["input_ids"], targets
+
+
+def _tokens_and_labels(batch: Any) -> tuple[Any, Any]:
+    given = _paired(batch)
+    if isinstance(given, Tensor | Mapping):
+        return given, None
+    if isinstance(given, list | tuple) and len(given) in (1, 2):
+        return given[0], given[1] if len(given) == 2 else None
+    raise DataError(
+        f"{CAUSAL} takes batches of tokens",
+        found=f"a {type(batch).__name__}" + (f" of {len(batch)}" if hasattr(batch, "__len__") else ""),
+        do="give tokens (N, T), (tokens, labels), or a mapping with input_ids, attention_mask and labels",
+    )
+
+
+def _checked(tokens: Any, labels: Any) -> Tensor:
+    """The labels, if they are such of these tokens."""
+    shapes = [f"{tuple(t.shape)} {t.dtype}" if isinstance(t, Tensor) else "none" for t in (tokens, labels)]
+    if (
+        not isinstance(labels, Tensor)
+        or labels.ndim != 2
+        or labels.is_floating_point()
+        or (isinstance(tokens, Tensor) and tokens.shape != labels.shape)
+    ):
+        raise DataError(
+            f"{CAUSAL} takes tokens and labels as integers (N, T), alike in shape",
+            found=f"tokens {shapes[0]}, labels {shapes[1]}",
+            do="give a label for each token, -100 where it does not count; or none, to take the tokens",
+        )
+    if tokens is labels or not isinstance(tokens, Tensor):
+        return labels
+    counted, own, after = labels[:, :-1] != _IGNORED, tokens[:, :-1], tokens[:, 1:]
+    there = labels[:, :-1][counted]
+    if there.equal(after[counted].to(there)) and not there.equal(own[counted].to(there)):
+        raise DataError(
+            f"the labels are shifted already, and {CAUSAL} would shift them once more",
+            found="each label is the token after its own",
+            do="leave the labels (y) out, or use cross_entropy, which shifts nothing",
+        )
+    return labels
 
 
 def label_hits(loss: Loss, outputs: Tensor, targets: Tensor) -> tuple[int, int]:
@@ -316,6 +401,7 @@ NAMES: dict[str, Callable[[], nn.Module]] = {
     "mse": nn.MSELoss,
     "bce_with_logits": nn.BCEWithLogitsLoss,
     "nll": nn.NLLLoss,
+    CAUSAL: nn.CrossEntropyLoss,
 }
 
 #: The same as functions of torch, whose terms are then known, too.

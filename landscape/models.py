@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.overrides import TorchFunctionMode
 
 from landscape.data import Batch, tensors_in
 from landscape.errors import ConfigurationError, DataError
 from landscape.machine import brief, is_out_of_memory, preserved_randomness
 
 __all__ = [
+    "adapt_library_model",
     "call_model",
     "cast",
     "coupling_advice",
@@ -69,6 +71,75 @@ def cast(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Modul
     with torch.inference_mode(False), torch.no_grad():
         model._apply(move)  # type: ignore[no-untyped-call]
     return model
+
+
+def adapt_library_model(model: nn.Module, *, logits: bool) -> None:
+    """Let a model of the transformers library, or around one, give what is measured; others stay as they are.
+
+    In float64 all of it is computed so, where the library's norms and the like go through float32. With
+    ``logits`` it returns its logits alone, which is what torch's losses take.
+    """
+    if not any(type(module).__module__.startswith("transformers.") for module in model.modules()):
+        return
+    precision = _Precision()
+    model.register_forward_pre_hook(precision.enter)
+    model.register_forward_hook(precision.leave, always_call=True)
+    if logits:
+        model.register_forward_hook(_logits_of)
+
+
+class _Precision:
+    """Hooks that a model's forward runs between: in float64, what asks for float32 gets float64."""
+
+    def __init__(self) -> None:
+        self._entered: list[contextlib.ExitStack] = []
+
+    def enter(self, module: nn.Module, inputs: Any) -> None:
+        own = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+        self._entered.append(contextlib.ExitStack())
+        if own == torch.float64:
+            self._entered[-1].enter_context(_Wide())
+
+    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._entered.pop().close()
+
+
+class _Wide(TorchFunctionMode):
+    """torch's functions with float64 wherever float32 is asked for by name."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.float:
+            func = Tensor.double
+        named = {name: _widened(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_widened, args), **named)
+
+
+def _widened(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
+
+
+def _logits_of(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """The logits of what the transformers library returns (a ModelOutput); any other output as it is.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    if not (isinstance(output, Mapping) and hasattr(output, "to_tuple")):
+        return output
+    logits = output.get("logits")
+    if not isinstance(logits, Tensor):
+        raise ConfigurationError(
+            f"{type(module).__name__} returns no logits, which this loss is of",
+            found=", ".join(map(str, output)) or "nothing",
+            do="take a model with a head (…ForCausalLM, …ForSequenceClassification), or a loss(model, batch)",
+        )
+    return logits
 
 
 def call_model(model: nn.Module, inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Any:

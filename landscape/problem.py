@@ -40,6 +40,7 @@ from landscape.machine import (
     preserved_randomness,
 )
 from landscape.models import (
+    adapt_library_model,
     call_model,
     cast,
     coupling_advice,
@@ -89,10 +90,12 @@ class Problem:
 
     Args:
         model: evaluated in eval mode unless ``train_mode``.
-        loss: a name (cross_entropy, mse, bce_with_logits, nll), a torch loss module, or a callable
-            ``(outputs, targets) -> mean``; a callable whose first parameter is called ``model`` gets
-            ``(model, batch)``.
-        data: ``(x, y)`` tensors, a Dataset, a DataLoader (not shuffled) or an iterable of batches.
+        loss: a name (cross_entropy, mse, bce_with_logits, nll, causal_lm), a torch loss module, or a
+            callable ``(outputs, targets) -> mean``; a callable whose first parameter is called ``model`` gets
+            ``(model, batch)``. ``causal_lm`` is the cross-entropy of each next token: its labels are the
+            tokens themselves unless others are given, and -100 or the attention mask leaves some out.
+        data: ``(x, y)`` tensors, a Dataset, a DataLoader (not shuffled) or an iterable of batches; batches
+            may be mappings with ``labels``, as those of the transformers library.
         params: patterns of the names of the parameters to measure; all trainable ones without.
         count: ``batch -> number of terms`` of a callable loss's mean; the number of examples without.
         batch_size: largest piece evaluated at once; chosen by measurement without. In train mode it is the
@@ -149,9 +152,16 @@ class Problem:
         self.dtype, notes = compute_dtype(model, dtype)
         self.model = cast(own_copy(model), self.device, self.dtype).train(train_mode)
         self.loss: Loss = resolve_loss(loss, count)
+        adapt_library_model(self.model, logits=self.loss.module is not None)
         self.train_mode, self.weight_decay, self.threads = train_mode, weight_decay, threads
         self.memory = memory or available_memory(self.device) // 2
-        self.data: Data = read_data(data, limit=self.memory // 4, samples=samples, sample_seed=sample_seed)
+        self.data: Data = read_data(
+            data,
+            limit=self.memory // 4,
+            samples=samples,
+            sample_seed=sample_seed,
+            prepare=self.loss.prepare,
+        )
         self.noisy: Tensor | None = None if noisy is None else marks(noisy, self.data)
         self.batch_size = min(batch_size, self.data.examples) if batch_size else None
         self.checkpoint, self.expect_loss = checkpoint, expect_loss
@@ -171,7 +181,7 @@ class Problem:
         self.metrics, self.reader = dict(metrics or {}), reader or _read_into
         self.test: Problem | None = None
         if test_data is not None:
-            self.test = self._on(read_data(test_data, limit=self.memory // 4))
+            self.test = self._on(read_data(test_data, limit=self.memory // 4, prepare=self.loss.prepare))
         self.description = {
             **(description or {}),
             "model": (description or {}).get("model", type(model).__name__),

@@ -18,7 +18,7 @@ from landscape.analyses import eigen
 from landscape.analyses.inputs import same_matrix
 from landscape.analyses.matrix import MatrixSettings
 from landscape.analyses.slice import Settings
-from landscape.checkpoint import inspect_checkpoint
+from landscape.checkpoint import inspect_checkpoint, is_directory
 from landscape.errors import ComputationError, ConfigurationError
 from landscape.files import natural_order, printable, short_names
 from landscape.linalg.eigenpairs import Which
@@ -135,8 +135,8 @@ def trajectory_paths(settings: Settings) -> list[Path]:
     found: list[Path] = []
     for text in settings.trajectory:
         pattern = str(Path(text).expanduser())
-        matches = [Path(pattern)] if Path(pattern).is_file() else [Path(p) for p in glob.glob(pattern)]
-        files = sorted((path for path in matches if path.is_file()), key=natural_order)
+        matches = [Path(pattern)] if _is_checkpoint(Path(pattern)) else map(Path, glob.glob(pattern))
+        files = sorted(filter(_is_checkpoint, matches), key=natural_order)
         if not files:
             raise ConfigurationError(
                 "no file matches --trajectory",
@@ -145,6 +145,11 @@ def trajectory_paths(settings: Settings) -> list[Path]:
             )
         found += files
     return list(dict.fromkeys(found))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """A file, or a folder that describes a model."""
+    return path.is_file() or is_directory(path)
 
 
 def _index(number: int, result: EigenResult) -> int | None:

@@ -1,5 +1,6 @@
-"""A checkpoint file becomes a state dict. No code in the file runs."""
+"""A checkpoint, file or directory, becomes a state dict. No code in it runs."""
 
+from landscape.checkpoint.formats import is_directory
 from landscape.checkpoint.inspection import Inspection, StateSummary, TensorEntry, inspect_checkpoint
 from landscape.checkpoint.matching import load_into
 from landscape.checkpoint.reading import Checkpoint, load_checkpoint
@@ -11,6 +12,7 @@ __all__ = [
     "StateSummary",
     "TensorEntry",
     "inspect_checkpoint",
+    "is_directory",
     "load_checkpoint",
     "load_into",
     "save_checkpoint",

@@ -14,7 +14,10 @@ from pathlib import Path
 from landscape.checkpoint.text import listing, plural, shown
 from landscape.errors import CheckpointError
 
-__all__ = ["Source", "damaged", "identify", "stamp"]
+__all__ = ["CONFIG", "Source", "damaged", "identify", "is_directory", "stamp"]
+
+#: The file that makes a folder a Hugging Face directory.
+CONFIG = "config.json"
 
 #: First bytes of files that people point at by mistake.
 _OTHERS = {
@@ -87,6 +90,14 @@ def identify(path: str | Path) -> Source:
         raise CheckpointError(f"cannot read {shown(path)}", found=shown(error.strerror or error)) from error
 
 
+def is_directory(path: str | Path) -> bool:
+    """Whether ``path`` is a folder with a ``config.json``, so to be read as one checkpoint."""
+    try:
+        return (Path(path) / CONFIG).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def stamp(path: Path) -> tuple[int, ...]:
     """Which file it is and when it was last written to; empty if it is gone."""
     try:
@@ -102,11 +113,11 @@ def _require_file(path: Path) -> None:
             return
         if path.is_dir():
             known = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".safetensors.index.json")
-            inside = sorted(p.name for p in path.iterdir() if p.name.endswith(known))
+            inside = sorted(p.name for p in path.iterdir() if p.name.endswith(known) or is_directory(p))
             raise CheckpointError(
                 f"{shown(path)} is a folder, not a checkpoint",
                 found=listing(inside) if inside else "no checkpoint in it",
-                do="name one file in it" if inside else "",
+                do="name one of these" if inside else "",
             )
         if path.exists():
             raise CheckpointError(f"{shown(path)} is not a regular file", do="name a checkpoint file")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from landscape.checkpoint.contents import scan_content
-from landscape.checkpoint.formats import Source, identify
+from landscape.checkpoint.directory import FORMAT, Directory, open_directory
+from landscape.checkpoint.formats import Source, identify, is_directory
 from landscape.checkpoint.pickles import Made, TensorInfo
 from landscape.checkpoint.trust import may_offer
 from landscape.checkpoint.unwrap import (
@@ -98,7 +99,31 @@ def inspect_checkpoint(path: str | Path, *, state_key: str | None = None) -> Ins
     Raises:
         CheckpointError: no checkpoint, damaged, or ``state_key`` names no state dict in it.
     """
-    source = identify(path)
+    if is_directory(path):
+        return _of_directory(open_directory(path), state_key)
+    return _inspect(identify(path), state_key)
+
+
+def _of_directory(directory: Directory, state_key: str | None) -> Inspection:
+    """The weights of a directory, under the names that they have in its files."""
+    inside = _inspect(directory.weights, state_key)
+    return replace(
+        inside,
+        path=str(directory.path),
+        format=FORMAT,
+        size=directory.size,
+        sha256=directory.sha256,
+        prefix="",
+        tensors=tuple(replace(entry, name=inside.prefix + entry.name) for entry in inside.tensors),
+        wrappers=(),
+        step=inside.step if directory.step is None else directory.step,
+        epoch=inside.epoch if directory.epoch is None else directory.epoch,
+        metadata=dict(directory.metadata),
+        notes=(f"weights in {directory.weights.path.name}", *inside.notes, *directory.notes),
+    )
+
+
+def _inspect(source: Source, state_key: str | None) -> Inspection:
     contents = scan_content(source)
     found = candidates(contents.content)
     chosen, notes = _chosen(found, state_key, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +28,9 @@ def load_into(model: torch.nn.Module, checkpoint: Checkpoint, ignore_keys: Seque
     """Copy the checkpoint's tensors into ``model``'s parameters and buffers, in the model's dtypes, in place.
 
     Every key of the model must be in the file and the other way round, in the same shape. Wrappers' prefixes
-    do not count. A tied parameter may be stored once or under each of its names. BatchNorm's
-    ``num_batches_tracked``, which older files lack, may be missing. Nothing is copied when anything is wrong.
+    do not count, nor what files of a transformers model may call otherwise. A tied parameter may be stored
+    once or under each of its names. BatchNorm's ``num_batches_tracked``, which older files lack, may be
+    missing. Nothing is copied when anything is wrong.
 
     Args:
         ignore_keys: patterns (``*``, ``?``, ``[…]``) of keys in the file that the model need not have.
@@ -39,8 +41,10 @@ def load_into(model: torch.nn.Module, checkpoint: Checkpoint, ignore_keys: Seque
     wanted: dict[str, Any] = {
         n: t for n, t in model.state_dict(keep_vars=True).items() if isinstance(t, Tensor)
     }
-    given = _given(checkpoint, ignore_keys)
-    model_prefix = common_prefix(wanted)
+    given = _kept(checkpoint, ignore_keys)
+    given, model_prefix = _renamed(model, given, wanted), ""
+    if not set(given) <= set(wanted):  # else they are the model's own: "model." need not be a wrapper's
+        given, model_prefix = _unwrapped(given), common_prefix(wanted)
     short = {name.removeprefix(model_prefix): tensor for name, tensor in wanted.items()}
     problems = _Problems(short, given)
     state = _with_ties(short, given)
@@ -56,15 +60,39 @@ def load_into(model: torch.nn.Module, checkpoint: Checkpoint, ignore_keys: Seque
     _copy(model, {model_prefix + name: state[name] for name in short if name in state}, checkpoint)
 
 
-def _given(checkpoint: Checkpoint, ignore_keys: Sequence[str]) -> dict[str, Tensor]:
-    """The checkpoint's tensors that are not ignored; a prefix that only ignored keys lacked goes, too."""
-    kept = {
-        name: tensor
+def _kept(checkpoint: Checkpoint, ignore_keys: Sequence[str]) -> dict[str, Tensor]:
+    """The checkpoint's tensors that are not ignored, under their full names."""
+    return {
+        checkpoint.prefix + name: tensor
         for name, tensor in checkpoint.state.items()
         if not any(fnmatchcase(n, p) for p in ignore_keys for n in (name, checkpoint.prefix + name))
     }
-    prefix = common_prefix(kept)
-    return {name.removeprefix(prefix): tensor for name, tensor in kept.items()}
+
+
+def _unwrapped(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``given`` without the prefix that all names have, also one that only ignored keys lacked."""
+    prefix = common_prefix(given)
+    return {name.removeprefix(prefix): tensor for name, tensor in given.items()}
+
+
+def _renamed(
+    model: torch.nn.Module, given: Mapping[str, Tensor], wanted: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """``given`` as a model of the transformers library calls it; of any other model, as it is.
+
+    Files may hold the inner model's names without the attribute that holds it (``base_model_prefix``), and
+    stale buffers that the library leaves out (``_keys_to_ignore_on_load_unexpected``).
+    """
+    base = getattr(model, "base_model_prefix", None)
+    if not isinstance(base, str):
+        return dict(given)
+    stale = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    names = {name: f"{base}.{name}" for name in given if name not in wanted and f"{base}.{name}" in wanted}
+    return {
+        names.get(name, name): tensor
+        for name, tensor in given.items()
+        if name in wanted or name in names or not any(re.search(pattern, name) for pattern in stale)
+    }
 
 
 def _ties(tensors: Mapping[str, Any]) -> list[list[str]]:

@@ -1,10 +1,10 @@
-"""A checkpoint file to its weights. No code in the file runs, unless the caller says ``trust_pickle``."""
+"""A file or directory to its weights. No code in it runs, unless the caller says ``trust_pickle``."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from landscape.checkpoint.contents import safetensors_header, scan_content
-from landscape.checkpoint.formats import Source, damaged, identify, stamp
+from landscape.checkpoint.directory import FORMAT, Directory, open_directory
+from landscape.checkpoint.formats import Source, damaged, identify, is_directory, stamp
 from landscape.checkpoint.text import listing, plural, shown
 from landscape.checkpoint.trust import allowed_by_torch, refusal, resolve_allowed
 from landscape.checkpoint.unwrap import candidates, choose, common_prefix, facts
@@ -29,7 +30,8 @@ class Checkpoint:
 
     ``state`` holds the tensors by name, on the CPU, in the file's dtypes, without the wrappers' ``prefix``
     (as wide as the file is: read only, possibly mapped from it). ``state_key`` is where in the file they were
-    ("." for the top level). ``notes`` say what was chosen. ``metadata`` are plain values found beside them.
+    ("." for the top level). ``notes`` say what was chosen. ``metadata`` are plain values found beside them,
+    ``config`` is what the ``config.json`` of a Hugging Face directory holds.
     """
 
     path: str
@@ -42,6 +44,7 @@ class Checkpoint:
     step: int | None
     epoch: int | None
     metadata: Mapping[str, bool | int | float | str]
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reference(self) -> CheckpointReference:
@@ -56,10 +59,12 @@ def load_checkpoint(
     allow_global: Sequence[str] = (),
     trust_pickle: bool = False,
 ) -> Checkpoint:
-    """Read the weights in ``path``: ``.pt``/``.pth``/``.bin``/``.ckpt``, safetensors, or an index of shards.
+    """Read the weights in ``path``: ``.pt``/``.pth``/``.bin``/``.ckpt``, safetensors, an index of shards, or
+    a Hugging Face directory (``config.json`` and safetensors; its ``sha256`` is over both).
 
     The format is told from the content. Containers (``state_dict``, ``model``, Lightning, …) and wrappers'
-    prefixes are removed; plain weights are preferred to averaged ones.
+    prefixes are removed (not in a directory, whose names are the library's own); plain weights are preferred
+    to averaged ones.
 
     Args:
         state_key: dotted path of the state dict in the file ("." for the top level).
@@ -70,7 +75,14 @@ def load_checkpoint(
         CheckpointError: no checkpoint, damaged, or not one state dict to choose.
         UntrustedError: reading would need classes that were not allowed, or would run code.
     """
-    source = identify(path)
+    if is_directory(path):
+        return _of_directory(open_directory(path), state_key)
+    return _load(identify(path), state_key, allow_global, trust_pickle)
+
+
+def _load(
+    source: Source, state_key: str | None, allow_global: Sequence[str] = (), trust_pickle: bool = False
+) -> Checkpoint:
     content = _read(source, allow_global, trust_pickle)
     _require_unchanged(source)
     chosen, notes = choose(candidates(content), state_key, source.path)
@@ -93,6 +105,24 @@ def load_checkpoint(
         step=found.step,
         epoch=found.epoch,
         metadata=found.metadata,
+    )
+
+
+def _of_directory(directory: Directory, state_key: str | None) -> Checkpoint:
+    """The weights of a directory, under the names that they have in its files."""
+    inside = _load(directory.weights, state_key)
+    return replace(
+        inside,
+        path=str(directory.path),
+        format=FORMAT,
+        sha256=directory.sha256,
+        state={inside.prefix + name: tensor for name, tensor in inside.state.items()},
+        prefix="",
+        notes=(f"weights read from {shown(directory.weights.path.name)}", *directory.notes),
+        step=inside.step if directory.step is None else directory.step,
+        epoch=inside.epoch if directory.epoch is None else directory.epoch,
+        metadata=directory.metadata,
+        config=directory.config,
     )
 
 

@@ -1,5 +1,8 @@
 """Data from array files: ``x``, ``y`` and, optionally, ``mask`` in ``.npz``, ``.h5`` or ``.safetensors``.
 
+Tokens of a language model are ``x`` alone: without ``y`` they are their own labels. An ``attention_mask``
+beside them says what the model sees at all, where ``mask`` only says which terms the loss has.
+
 Which labels are noisy may stand beside them: ``noisy`` (true or false, 1 or 0, for each example) or
 ``clean_y`` (the right labels, of ``y``'s shape).
 
@@ -19,17 +22,19 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["SUFFIXES", "apply_mask", "marks_beside", "masked_marks", "read_arrays", "read_named"]
+__all__ = ["SUFFIXES", "apply_mask", "as_data", "marks_beside", "masked_marks", "read_arrays", "read_named"]
 
 #: The file names that are array files.
 SUFFIXES = (".npz", ".h5", ".hdf5", ".safetensors")
 
-_NAMES = ("x", "y", "mask")
+_NAMES = ("x", "y", "mask", "attention_mask")
 _MARKS = ("noisy", "clean_y")
 
 
-def read_arrays(path: Path) -> dict[str, torch.Tensor]:
-    """``x``, ``y`` and, if present, ``mask`` of an array file, with their first dimension over examples.
+def read_arrays(path: Path, *, labelled: bool = True) -> dict[str, torch.Tensor]:
+    """``x``, ``y`` and, if present, ``mask`` and ``attention_mask``; their first dimension is over examples.
+
+    Unless ``labelled``, ``y`` may be missing: it is ``x`` then.
 
     Numbers keep their dtype, except that integer ``y`` becomes int64 (what torch takes as labels) and
     unsigned integers of 16 bits and more become the next signed type.
@@ -38,7 +43,8 @@ def read_arrays(path: Path) -> dict[str, torch.Tensor]:
         DataError: unreadable, ``x`` or ``y`` missing, arrays that are not numbers, and, in HDF5, links,
             external storage and virtual data sets.
     """
-    arrays = read_named(path, _NAMES, ("x", "y"))
+    arrays = read_named(path, _NAMES, ("x", "y") if labelled else ("x",))
+    arrays = {"y": arrays["x"], **arrays}
     if (
         arrays["y"].dtype.is_floating_point
         or arrays["y"].dtype.is_complex
@@ -56,10 +62,10 @@ def marks_beside(path: Path) -> torch.Tensor | None:
     Raises:
         DataError: as :func:`read_arrays`, or ``clean_y`` has another shape than ``y``.
     """
-    arrays = read_named(path, ("y", "mask", *_MARKS), ("y",))
+    arrays = read_named(path, ("y", "mask", *_MARKS), ())
     if "noisy" in arrays:
         return masked_marks(arrays["noisy"], arrays.get("mask"))
-    if "clean_y" not in arrays:
+    if "clean_y" not in arrays or "y" not in arrays:
         return None
     y, clean, mask = arrays["y"], arrays["clean_y"], arrays.get("mask")
     if y.shape != clean.shape:
@@ -96,6 +102,26 @@ def read_named(path: Path, names: Sequence[str], required: Sequence[str]) -> dic
     return read(path, names, required)
 
 
+def as_data(arrays: Mapping[str, torch.Tensor], loss: Any, where: str) -> Any:
+    """Arrays as a Problem takes them: ``(x, y)``, or named where a model is to be given an attention mask.
+
+    Raises:
+        DataError: as :func:`apply_mask`, or an attention mask of another shape than ``x``.
+    """
+    seen, mask = arrays.get("attention_mask"), arrays.get("mask")
+    x, y = apply_mask(arrays, loss, where)
+    if seen is None:
+        return x, y
+    if seen.shape != arrays["x"].shape:
+        raise DataError(
+            f"{where}: the attention_mask does not belong to x",
+            found=f"attention_mask {tuple(seen.shape)}, x {tuple(arrays['x'].shape)}",
+            do="give one value per token: 1 where the model may look, 0 for padding",
+        )
+    kept = seen if mask is None or len(x) == len(seen) else seen[mask != 0]
+    return {"input_ids": x, "attention_mask": kept, "labels": y}
+
+
 def apply_mask(
     arrays: Mapping[str, torch.Tensor], loss: Any, where: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +129,7 @@ def apply_mask(
 
     A mask of one value per example drops examples, for any loss. A mask of ``y``'s shape drops single
     loss terms: integer labels there become the loss's ``ignore_index`` (-100), so the loss must be
-    cross_entropy or nll, by name or as a torch module.
+    cross_entropy, nll or causal_lm, by name or as a torch module.
 
     Raises:
         DataError: a mask of another shape, that leaves nothing, or of single terms for a loss without
@@ -126,7 +152,7 @@ def apply_mask(
     index = _ignore_index(loss)
     if index is None or y.dtype.is_floating_point:
         raise DataError(
-            f"{where}: a mask of single terms needs integer labels and the loss cross_entropy or nll",
+            f"{where}: a mask of single terms needs integer labels and cross_entropy, nll or causal_lm",
             found=f"y of {str(y.dtype).removeprefix('torch.')}, loss {_loss_name(loss)}",
             do="give such data from --problem, as a landscape.Problem with its own count=",
         )
@@ -139,7 +165,7 @@ def _ignore_index(loss: Any) -> int | None:
 
     if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
         return loss.ignore_index
-    return -100 if loss in ("cross_entropy", "nll") else None
+    return -100 if loss in ("cross_entropy", "nll", "causal_lm") else None
 
 
 def _loss_name(loss: Any) -> str:

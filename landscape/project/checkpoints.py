@@ -14,7 +14,9 @@ __all__ = ["configured_checkpoints"]
 
 
 def configured_checkpoints(settings: ProblemSettings, start: Path) -> list[Path]:
-    """The files that ``checkpoints`` in the configuration match, numbers in their names in numeric order.
+    """What ``checkpoints`` in the configuration matches, numbers in the names in numeric order.
+
+    That is files and Hugging Face directories.
 
     Raises:
         ConfigurationError: no configuration, none in it, or no such files.
@@ -37,7 +39,9 @@ def configured_checkpoints(settings: ProblemSettings, start: Path) -> list[Path]
 
 
 def _matches(folder: Path, pattern: str) -> list[Path]:
+    from landscape.checkpoint import is_directory
+
     path = Path(pattern).expanduser()
     if path.is_absolute():
         folder, pattern = Path(path.anchor), str(path.relative_to(path.anchor))
-    return [found for found in folder.glob(pattern) if found.is_file()]
+    return [found for found in folder.glob(pattern) if found.is_file() or is_directory(found)]

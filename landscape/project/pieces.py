@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from landscape.errors import ConfigurationError
 from landscape.project.arrays import (
     SUFFIXES,
-    apply_mask,
+    as_data,
     marks_beside,
     masked_marks,
     read_arrays,
@@ -78,14 +78,15 @@ def make_loss(source: Source, importer: Importer) -> Any:
 
 
 def make_data(source: Source, importer: Importer, loss: Any) -> Any:
-    """The data: ``(x, y)`` of an array file, or what the user's object is or gives.
+    """The data: those of an array file, or what the user's object is or gives.
 
     Raises:
         ConfigurationError: see :class:`Importer`; or what came can be no data.
         DataError: an array file that cannot be read.
     """
     if Path(source.text).suffix in SUFFIXES:
-        return apply_mask(read_arrays(source.path), loss, shown(source.path))
+        arrays = read_arrays(source.path, labelled=loss != "causal_lm")
+        return as_data(arrays, loss, shown(source.path))
     found = importer.load(source)
     data = _called(found, "data") if _is_function(found.value) else found.value
     return _as_data(data, found)

@@ -20,17 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["loss_for", "make_pretrained"]
 
-#: The library's tables of classes that are looked through, from kind of configuration to class of model.
-_TABLES = (
-    "MODEL_FOR_CAUSAL_LM_MAPPING",
-    "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
-    "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
-    "MODEL_FOR_MASKED_LM_MAPPING",
-    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
-    "MODEL_MAPPING",
+#: What the library builds of a configuration, and its table from the configuration's class to the model's.
+_BUILDERS = {
+    "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING",
+    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
+    "AutoModelForMaskedLM": "MODEL_FOR_MASKED_LM_MAPPING",
+    "AutoModelForImageClassification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
+    "AutoModel": "MODEL_MAPPING",
+}
+#: What a file may not choose: whose code does the arithmetic (some would be fetched), and what comes out.
+_OURS = re.compile(
+    "_?(attn|experts)_implementation.*|_name_or_path|(torch_)?dtype|use_cache|return_dict|"
+    "output_(attentions|hidden_states)"
 )
-#: What a file may not choose: how the arithmetic is done (some of it is fetched from the network), and in what.
-_OURS = re.compile(r"_.*|attn_implementation|experts_implementation|torch_dtype|dtype|use_cache|return_dict")
 
 
 def loss_for(architecture: str) -> str | None:
@@ -56,10 +59,12 @@ def make_pretrained(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[str, ...]]
     name = _architecture(checkpoint)
     library = _library(checkpoint)
     try:
-        config, kind = _found(library, checkpoint, name)
+        config, builder, kind = _found(library, checkpoint, name)
+        attention = "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
         with preserved_randomness():
-            implementation = "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
-            model: nn.Module = kind._from_config(config, attn_implementation=implementation)
+            model: nn.Module = builder.from_config(
+                config, attn_implementation=attention, trust_remote_code=False
+            )
     except ConfigurationError:
         raise
     except Exception as error:  # whatever the library makes of a configuration that does not fit it
@@ -84,7 +89,7 @@ def _architecture(checkpoint: Checkpoint) -> str:
     if "auto_map" in keys:
         raise ConfigurationError(
             f"{where} asks for code of its own (auto_map), which is not run",
-            do="give --model, a factory of yours; or, if transformers itself has the class, take auto_map out",
+            do="give --model, a factory; or take auto_map out, if transformers itself has the class",
         )
     if "quantization_config" in keys:
         raise ConfigurationError(
@@ -121,8 +126,8 @@ def _library(checkpoint: Checkpoint) -> Any:
     return transformers
 
 
-def _found(library: Any, checkpoint: Checkpoint, name: str) -> tuple[Any, Any]:
-    """(the configuration as an object of the library, the class ``name`` that belongs to it)."""
+def _found(library: Any, checkpoint: Checkpoint, name: str) -> tuple[Any, Any, Any]:
+    """(the configuration as an object of the library, what builds the class ``name`` of it, that class)."""
     kind = checkpoint.metadata.get("model_type")
     known = library.CONFIG_MAPPING
     if not isinstance(kind, str) or kind not in known:
@@ -131,11 +136,11 @@ def _found(library: Any, checkpoint: Checkpoint, name: str) -> tuple[Any, Any]:
             do=nearest(str(kind), [one for one in known if one[:2] == str(kind)[:2]]) or "give --model",
         )
     config = known[kind].from_dict(_own(checkpoint.config))
-    for table in _TABLES:
+    for builder, table in _BUILDERS.items():
         found = getattr(library, table).get(type(config), ())
         for one in found if isinstance(found, tuple | list) else (found,):
             if one.__name__ == name and one.__module__.startswith("transformers."):
-                return config, one
+                return config, getattr(library, builder), one
     raise ConfigurationError(
         f"{name} is none of the models that are built from a directory",
         found=f"model_type {shown(kind)}",

@@ -54,6 +54,14 @@ class Request:
             by_origin.setdefault(source.origin, []).append(f"{source.name} {shown(source.text)}")
         return [f"from {origin}: {', '.join(parts)}" for origin, parts in by_origin.items()]
 
+    @property
+    def describes_itself(self) -> bool:
+        """Whether the checkpoint alone says what its model is: it is a Hugging Face directory."""
+        from landscape.checkpoint import is_directory
+
+        said = {"model", "problem"} & set(self.sources)
+        return not said and self.checkpoint is not None and is_directory(self.checkpoint)
+
     def require(self, start: Path) -> None:
         """Check that model, data and loss are all there.
 
@@ -62,6 +70,8 @@ class Request:
             CheckpointError: there is not even a checkpoint to make a template from.
         """
         missing = [] if "problem" in self.sources else [p for p in PIECES if p not in self.sources]
+        if "model" in missing and self.describes_itself:
+            missing.remove("model")
         if missing:
             raise self._nothing(missing, start)
 

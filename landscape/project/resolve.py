@@ -19,6 +19,7 @@ from landscape.project.pieces import (
     make_metric,
     make_model,
 )
+from landscape.project.pretrained import make_pretrained
 from landscape.project.request import Request, settle
 from landscape.project.settings import PIECES, ProblemSettings, parse_size
 from landscape.project.text import shown
@@ -167,12 +168,21 @@ def _beside(request: Request, importer: Importer, loss: Any) -> dict[str, Any]:
 def _from_pieces(request: Request, making: Mapping[str, Any]) -> tuple[Problem, tuple[str, ...]]:
     """A problem from ``--model``, ``--data`` and ``--loss``."""
     importer, weights = Importer(), _read(request)
-    model = weights.into(make_model(request.sources["model"], importer))
+    model, notes = _model(request, importer, weights)
     loss = make_loss(request.sources["loss"], importer)
     data = make_data(request.sources["data"], importer, loss)
     making = {**making, **_beside(request, importer, loss)}
     with importer.reading(request.sources["data"]):
-        return _problem(model, loss, data, request, weights, making), weights.notes
+        return _problem(model, loss, data, request, weights, making), (*notes, *weights.notes)
+
+
+def _model(request: Request, importer: Importer, weights: _Weights) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model with the checkpoint's weights, and what to say about it."""
+    if not request.describes_itself:
+        return weights.into(make_model(request.sources["model"], importer)), ()
+    assert weights.checkpoint is not None
+    model, notes = make_pretrained(weights.checkpoint)
+    return weights.into(model), notes
 
 
 def _from_problem(request: Request, making: Mapping[str, Any]) -> tuple[Problem, tuple[str, ...]]:

@@ -20,14 +20,20 @@ class ProblemSettings:
     """What is measured: the model, the loss and the data, and how they are evaluated."""
 
     model: str | None = option(
-        None, "Factory of the model: 'package.module:function' or 'file.py:function'.", metavar="FACTORY"
+        None,
+        "Factory of the model: 'package.module:function' or 'file.py:function'. A Hugging Face directory "
+        "needs none.",
+        metavar="FACTORY",
     )
     data: str | None = option(
-        None, "Factory of the data, or an array file (.npz, .h5, .safetensors with x and y).", metavar="DATA"
+        None,
+        "Factory of the data, or an array file (.npz, .h5, .safetensors with x and y; tokens: x alone).",
+        metavar="DATA",
     )
     loss: str | None = option(
         None,
-        "cross_entropy, mse, bce_with_logits, nll, or a factory of a callable that returns a mean.",
+        "cross_entropy, mse, bce_with_logits, nll, causal_lm, or a factory of a callable that returns a "
+        "mean.",
         metavar="LOSS",
     )
     noisy: str | None = option(

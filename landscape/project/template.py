@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from landscape.project.pretrained import loss_for
 from landscape.project.text import shown
 from landscape.settings import Option, options_of
 
@@ -48,17 +49,22 @@ def template(inspection: Inspection | None) -> str:
     from landscape.project.settings import ProblemSettings
 
     shapes = {} if inspection is None else {t.name: t.shape for t in inspection.tensors}
-    lines: list[str | None] = [_HEAD, *(f"# {line}" for line in _findings(shapes)), "" if shapes else None]
+    architecture = _architecture(inspection)
+    loss = loss_for(architecture) or _loss(shapes)
+    findings = _findings(shapes, known=bool(architecture))
+    lines: list[str | None] = [_HEAD, *(f"# {line}" for line in findings), "" if shapes else None]
     lines += [
         "# The model, without its weights: a function without arguments that returns a torch.nn.Module.",
-        'model = "net.py:model"',
+        *([f"# Without one it is the {shown(architecture)} of config.json."] if architecture else []),
+        f'{"#" if architecture else ""}model = "net.py:model"',
         "",
         "# The data: a function that returns (x, y), a Dataset, a DataLoader (not shuffled) or batches;",
-        "# or an array file (.npz, .h5, .safetensors) that holds x and y.",
-        'data = "net.py:data"',
+        "# or an array file (.npz, .h5, .safetensors) that holds x and y (tokens for causal_lm: x alone).",
+        'data = "tokens.npz"' if loss == "causal_lm" else 'data = "net.py:data"',
         "",
-        "# The loss: cross_entropy, mse, bce_with_logits, nll, or a function loss(outputs, targets) -> mean.",
-        f'loss = "{_loss(shapes)}"',
+        "# The loss: cross_entropy, mse, bce_with_logits, nll, causal_lm (of the next token),",
+        "# or a function loss(outputs, targets) -> mean.",
+        f'loss = "{loss}"',
         "",
     ]
     for option in options_of(ProblemSettings):
@@ -80,6 +86,12 @@ def template(inspection: Inspection | None) -> str:
     return "\n".join(line for line in lines if line is not None)
 
 
+def _architecture(inspection: Inspection | None) -> str:
+    """What builds the model if nobody else does; "" where the checkpoint does not say."""
+    found = "" if inspection is None else inspection.metadata.get("architecture", "")
+    return str(found) if inspection is not None and inspection.format == "transformers" else ""
+
+
 def _value(option: Option) -> str:
     """The option's example, or its default, as TOML."""
     if option.name in _EXAMPLES:
@@ -89,15 +101,18 @@ def _value(option: Option) -> str:
     return f'"{option.default}"' if isinstance(option.default, str) else str(option.default)
 
 
-def _findings(shapes: Shapes) -> list[str]:
-    """What the shapes give away, in sentences."""
+def _findings(shapes: Shapes, known: bool) -> list[str]:
+    """What the shapes give away, in sentences; of a ``known`` architecture no more than how much there is."""
     weights = [(name, shape) for name, shape in shapes.items() if len(shape) >= 2]
     if not weights:
         return []
     total = sum(_product(shape) for shape in shapes.values())
     (first, begin), (last, end) = weights[0], weights[-1]
+    numbers = f"The checkpoint holds {len(shapes)} arrays with {total:,} numbers."
+    if known:
+        return [numbers]
     return [
-        f"The checkpoint holds {len(shapes)} arrays with {total:,} numbers.",
+        numbers,
         f"First layer {_layer(first, begin)}.",
         f"Last layer {_layer(last, end)}.",
     ]

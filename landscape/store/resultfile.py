@@ -185,7 +185,8 @@ def default_path(checkpoint: str | Path, sha256: str, folder: str | Path = "land
     """
     if not re.fullmatch(r"[0-9a-fA-F]{8,}", sha256):
         raise ValueError(f"not a SHA-256 in hexadecimal: {sha256!r}")
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(checkpoint).stem).strip("._-")[:80]
+    path = Path(checkpoint)
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", path.name if path.is_dir() else path.stem).strip("._-")[:80]
     return Path(folder) / f"{stem or 'checkpoint'}-{sha256[:8].lower()}.h5"
 
 
