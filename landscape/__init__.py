@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from landscape.errors import LandscapeError
     from landscape.problem import Problem
     from landscape.project import load_problem
-    from landscape.studies import batch, export, open
+    from landscape.studies import batch, compare, correlate, export, open, report
 
 __all__ = [
     "LandscapeError",
     "Problem",
     "batch",
+    "compare",
+    "correlate",
     "density",
     "eigen",
     "export",
@@ -42,6 +44,7 @@ __all__ = [
     "open",
     "overlap",
     "ratios",
+    "report",
     "reweight",
     "save_checkpoint",
     "sharpness",
@@ -52,6 +55,8 @@ _HOMES = {
     "LandscapeError": "errors",
     "Problem": "problem",
     "batch": "studies",
+    "compare": "studies",
+    "correlate": "studies",
     "density": "api",
     "eigen": "api",
     "export": "studies",
@@ -64,6 +69,7 @@ _HOMES = {
     "open": "studies",
     "overlap": "api",
     "ratios": "api",
+    "report": "studies",
     "reweight": "api",
     "save_checkpoint": "checkpoint",
     "sharpness": "api",

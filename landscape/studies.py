@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,14 @@ from landscape.analyses.base import ANALYSES
 from landscape.batches import BatchObserver, BatchResult, planned_batch, run_batch
 from landscape.errors import ConfigurationError
 from landscape.project import BatchSettings, ProblemSettings
+from landscape.reports import ReportSummary, write_report
 from landscape.settings import options_of
 from landscape.study import Runs, open_runs
+from landscape.study.compare import compare
+from landscape.study.correlation import correlate
 from landscape.study.export import export
 
-__all__ = ["batch", "export", "open"]
+__all__ = ["batch", "compare", "correlate", "export", "open", "report"]
 
 
 def batch(
@@ -70,3 +73,24 @@ def open(path: str | Path = "landscape-results") -> Runs:
         StoreError: there is nothing there, or the one file that it names cannot be read.
     """
     return open_runs(path)
+
+
+def report(
+    source: str | Path | Runs = "landscape-results",
+    path: str | Path = "report.html",
+    *,
+    title: str | None = None,
+    figures: str = "all",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> ReportSummary:
+    """One self-contained page about stored runs: a folder, a result file, or :func:`open`'s choice of them.
+
+    Args:
+        figures: ``all``, or ``last`` for the pictures of each training run's last checkpoint only.
+        progress: called with (pictures drawn, of how many, of what).
+
+    Raises:
+        LandscapeError: nothing to report on, or a place that cannot be written.
+    """
+    runs = source if isinstance(source, Runs) else open_runs(source)
+    return write_report(runs, path, title=title, figures=figures, progress=progress)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from . import (
     batch,
+    compare,
     density,
     doctor,
     eigen,
@@ -16,6 +17,7 @@ from . import (
     overlap,
     plot,
     ratios,
+    report,
     reweight,
     rm,
     sharpness,
@@ -42,6 +44,8 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "batch": batch.command,
     "show": show.command,
     "plot": plot.command,
+    "report": report.command,
+    "compare": compare.command,
     "export": export.command,
     "rm": rm.command,
     "doctor": doctor.command,

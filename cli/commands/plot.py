@@ -12,7 +12,7 @@ from landscape.errors import InputError
 
 from ..console import Console
 from ..options import Debug, Json, Quiet
-from ..series import has_series, read_series
+from ..series import STUDY, Drawn, has_series, read_series
 from ..stored import open_file, read, runs_of
 
 #: Endings that a picture may have.
@@ -26,7 +26,7 @@ def command(
         list[str],
         typer.Argument(
             help="Result file, then, if wanted, the RUN to draw (default: the latest; the start of its id "
-            "will do). Of several result files, all runs of one kind are drawn in one picture.",
+            "will do). Runs in several result files are drawn in one picture.",
             metavar="FILE... [RUN]",
         ),
     ],
@@ -56,16 +56,30 @@ def command(
         typer.Option(
             "--view",
             help="Which picture: history, spectrum or layers of eigenvalues; trace; layers or density of "
-            "a density; histogram, layers or sweep of ratios, training of those of several checkpoints; "
-            "matrix or distance of an overlap; sweep or terms of a sharpness; weights or parts of a "
-            "re-weighting; overview, alignment or batches of noise; barrier or line, plane or surface, and "
-            "trajectory of a slice; sweep of finite differences. "
+            "a density; histogram, layers or sweep of ratios; matrix or distance of an overlap; sweep or "
+            "terms of a sharpness; weights or parts of a re-weighting; overview, alignment or batches of "
+            "noise; barrier or line, plane or surface, and trajectory of a slice; sweep of finite "
+            "differences. Of several checkpoints: training of every kind, eigenvalues of eigen, measures of "
+            "ratios; study of all kinds at once. "
             "Default: the first that the run has.",
         ),
     ] = None,
     per_layer: Annotated[
-        bool, typer.Option("--per-layer", help="Ratios over training: a panel for each layer.")
+        bool,
+        typer.Option(
+            "--per-layer",
+            help="Ratios, traces, eigenvalues or densities over training: a panel for each layer.",
+        ),
     ] = False,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure",
+            help="Over training: draw this figure instead of the usual ones, such as effective_dimension of "
+            "traces; again and again for several.",
+            metavar="NAME",
+        ),
+    ] = None,
     levels: Annotated[
         str | None,
         typer.Option(
@@ -93,8 +107,10 @@ def command(
 
     One run: a spectrum, a trace, a density, ratios, a slice of the loss and more, with its layers. Several
     result files, or --view training: how the figures change over training, of the latest run on each
-    checkpoint with the same settings; what is left out is said. With several kinds of runs in the files, RUN
-    is the beginning of the ids to draw, such as ratios.
+    checkpoint with the same settings; what is left out is said. Checkpoints whose names differ in numbers
+    only are of one training run; several of them are drawn beside each other. With several kinds of runs in
+    the files, the picture shows the main figures of each, or RUN is the beginning of the ids to draw, such as
+    ratios.
 
     The picture says which runs and checkpoints it shows; an existing picture of the same name is replaced.
 
@@ -103,26 +119,32 @@ def command(
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 -o spectrum.pdf --learning-rate 0.1
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 density-5e6f7a8b --bandwidth 0.01
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 eigen-9c0d1e2f --view sweep
+      landscape plot landscape-results/*.h5
+      landscape plot landscape-results/*.h5 eigen --learning-rate 0.1
       landscape plot landscape-results/mlp-sgd-*.h5 ratios --per-layer
       landscape plot landscape-results/ckpt-1a2b3c4d.h5 slice --levels log --data test
     """
     console = Console("plot", json=json, quiet=quiet)
     files, run = _files_and_run(names)
-    if output is not None and output.suffix.lower() not in FORMATS:
-        raise InputError(
-            f"cannot write a picture as {output.name}", do=f"end its name in {', '.join(FORMATS)}"
-        )
+    if output is not None:
+        check_picture(output)
     for option, value in (("--learning-rate", learning_rate), ("--bandwidth", bandwidth)):
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{option} is a positive number", found=str(value))
     options = {
         "learning_rate": learning_rate, "bandwidth": bandwidth, "per_layer": per_layer or None,
-        "levels": levels, "data": data, "metric": metric,
+        "levels": levels, "data": data, "metric": metric, "measure": measure or None,
     }  # fmt: skip
     if len(files) > 1 or (view is not None and has_series(files[0], view)):
         _draw_series(console, files, run, view, output, options)
     else:
         _draw_one(console, files[0], run, view, output, options)
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture of another format, before anything is read."""
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"cannot write a picture as {path.name}", do=f"end its name in {', '.join(FORMATS)}")
 
 
 def _files_and_run(names: list[str]) -> tuple[list[Path], str | None]:
@@ -170,19 +192,33 @@ def _draw_series(
     options: _Options,
 ) -> None:  # fmt: skip
     """The runs on several checkpoints in one picture, beside the first file unless told otherwise."""
-    from landscape.plots import figure_of_series, save, series_views
+    from landscape.plots import figure_of_series, figure_of_study, save
 
     from ..views import run_object
 
-    series = read_series(files, run, view)
-    for text in series.left_out:
+    several = view == STUDY or (view is None and not options["per_layer"])
+    drawn = read_series(files, run, view, several=several)
+    for text in drawn.left_out:
         console.note(f"Left out: {text}.")
-    figure = figure_of_series(series.results, view, **options)
-    kind = series.results[0].kind
-    stem = f"{files[0].stem}-{kind}" if len(files) == 1 else kind
-    name = f"{stem}-{view or next(iter(series_views(kind)))}{'-layers' * bool(options['per_layer'])}.png"
-    path = output or files[0].with_name(name)
-    save(figure, path, series.results)
+    results = {kind: series.results for kind, series in drawn.series.items()}
+    if view == STUDY or len(results) > 1:
+        figure = figure_of_study(results, **options)
+    else:
+        figure = figure_of_series(next(iter(results.values())), view, **options)
+    every = [one.result for one in drawn.runs]
+    path = output or files[0].with_name(_series_name(files, drawn, view, options))
+    save(figure, path, every)
     console.out(str(path))
-    pairs = zip(series.results, series.files, strict=True)
-    console.emit([run_object(result, file) for result, file in pairs], picture=str(path))
+    console.emit([run_object(one.result, one.file) for one in drawn.runs], picture=str(path))
+
+
+def _series_name(files: list[Path], drawn: Drawn, view: str | None, options: _Options) -> str:
+    """The picture's name: the file if it is one, the kind if it is one, the view, and what was chosen."""
+    from landscape.plots import series_views
+
+    kinds = list(drawn.series)
+    parts = [files[0].stem] * (len(files) == 1) + kinds * (len(kinds) == 1 and view != STUDY)
+    parts.append(view or (next(iter(series_views(kinds[0]))) if len(kinds) == 1 else STUDY))
+    parts += ["layers"] * bool(options["per_layer"])
+    parts += [_in_name(name) for name in options["measure"] or ()]
+    return "-".join(parts) + ".png"

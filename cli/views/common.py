@@ -24,7 +24,6 @@ __all__ = [
     "matrix_lines",
     "percent",
     "print_provenance",
-    "run_object",
 ]
 
 

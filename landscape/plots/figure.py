@@ -18,13 +18,14 @@ from landscape.files import printable, replace_atomically
 from landscape.plots.density import density
 from landscape.plots.history import history
 from landscape.plots.layers import density_layers, layers, spectrum_and_layers
+from landscape.plots.measures_training import SERIES, study
 from landscape.plots.style import style
 from landscape.plots.sweep import sweep
 from landscape.plots.trace import trace
 from landscape.plots.view import View, has
 from landscape.results import DensityResult, Result
 
-__all__ = ["figure_for", "figure_of_series", "save", "series_views"]
+__all__ = ["figure_for", "views_of", "figure_of_series", "figure_of_study", "save", "series_views"]
 
 
 def _whole(result: DensityResult, *, bandwidth: float | None = None) -> Axes:
@@ -53,7 +54,7 @@ _VIEWS: Mapping[str, Mapping[str, View]] = {
 #: The module of the pictures of each other kind, where they stand as VIEWS.
 _MODULES = {
     kind: f"landscape.plots.{kind}"
-    for kind in ("ratios", "overlap", "sharpness", "reweight", "noise", "slice")
+    for kind in ("ratios", "overlap", "sharpness", "reweight", "noise", "slice", "monitor")
 }
 #: What a run that was stopped before there was anything to draw has not yet.
 _MISSING = {"eigen": "eigenvalue", "trace": "estimate", "density": "density"}
@@ -68,15 +69,15 @@ def _of_kind(kind: str) -> Mapping[str, View]:
 
 
 def series_views(kind: str) -> Mapping[str, View]:
-    """The pictures of several results of a kind, over the checkpoints that they are of; none of most kinds.
+    """The pictures of several results of a kind, over the checkpoints that they are of.
 
-    A module of pictures has them as ``SERIES``, called as ``draw(results, **options)``; the first is drawn
-    unless told otherwise.
+    A module of pictures may have some as ``SERIES``, called as ``draw(results, **options)``; those that every
+    kind with measures has follow. The first is drawn unless told otherwise.
     """
-    if kind not in _MODULES:
-        return {}
-    views: Mapping[str, View] = getattr(importlib.import_module(_MODULES[kind]), "SERIES", {})
-    return views
+    own: Mapping[str, View] = {}
+    if kind in _MODULES:
+        own = getattr(importlib.import_module(_MODULES[kind]), "SERIES", {})
+    return {**own, **SERIES.get(kind, {})}
 
 
 def figure_of_series(results: Sequence[Result], view: str | None = None, **options: Any) -> Figure:
@@ -104,7 +105,25 @@ def figure_of_series(results: Sequence[Result], view: str | None = None, **optio
             f"there is no picture {printable(view)!r} of several {kinds[0]} runs",
             do=f"there is: {', '.join(there)}",
         )
-    return _drawn(there, next(iter(there)) if view is None else view, results, options)
+    return _drawn(there, _first(there, options) if view is None else view, results, options)
+
+
+def figure_of_study(results: Mapping[str, Sequence[Result]], **options: Any) -> Figure:
+    """The figure of the main measures of several kinds of results over the same training runs.
+
+    Args:
+        results: by kind, of two checkpoints or more each; options that are None are left out.
+
+    Raises:
+        InputError: nothing to draw, or an option or measure that there is not.
+    """
+    return _drawn({"study": study}, "study", results, options)
+
+
+def _first(there: Mapping[str, Callable[..., Axes]], options: Mapping[str, Any]) -> str:
+    """The first picture that has all options given, if there is one; else the first."""
+    given = {option for option, value in options.items() if value is not None}
+    return next((name for name in there if given <= set(_options(there[name]))), next(iter(there)))
 
 
 def figure_for(result: Result, view: str | None = None, **options: Any) -> Figure:
@@ -117,12 +136,9 @@ def figure_for(result: Result, view: str | None = None, **options: Any) -> Figur
         InputError: a kind without a picture, a result that does not have this one or any, or an option that
             the picture does not have.
     """
-    there = _views_of(result)
+    there = views_of(result)
     name = _checked(result, view, there)
-    given = {option for option, value in options.items() if value is not None}
-    if view is None:  # the first that has these options, if there is one
-        name = next((other for other in there if given <= set(_options(there[other]))), name)
-    return _drawn(there, name, result, options)
+    return _drawn(there, _first(there, options) if view is None else name, result, options)
 
 
 def _drawn(
@@ -149,7 +165,7 @@ def _options(draw: Callable[..., Axes]) -> list[str]:
     return [p.name for p in keywords if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
-def _views_of(result: Result) -> dict[str, Callable[..., Axes]]:
+def views_of(result: Result) -> dict[str, Callable[..., Axes]]:
     """The pictures that there are of a result, by name; at least one."""
     views = _of_kind(result.kind)
     if not views:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpecBase
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
@@ -27,7 +26,7 @@ from landscape.plots.ratio_classes import (
     several_words,
     shares,
 )
-from landscape.plots.series import TrainingRun, series_caption, training_runs
+from landscape.plots.series import TrainingRun, series_caption, time_axis, training_runs
 from landscape.plots.style import BLACK, GREY, new_figure, style
 from landscape.results import CLASSES, RatiosResult
 
@@ -36,8 +35,6 @@ __all__ = ["training", "training_by_layer"]
 #: Of more layers than this only the largest have a panel.
 _PANELS = 32
 _COLUMNS = 4
-#: A checkpoint is early if saved before this share of the time.
-_EARLY = 0.1
 _SHARE = "Share of the parameters (%)"
 _BOTH = ("values", "errors")
 
@@ -73,7 +70,7 @@ def training(results: Sequence[RatiosResult], ax: Axes | None = None) -> Axes:
         for run, column in zip(runs, panels.T, strict=True):
             _column(column, run, names)
         percent_axis(ax, values + np.nan_to_num(errors), top=1.05)
-        _time_axis(ax, np.concatenate([run.at for run in runs]))
+        time_axis(ax, np.concatenate([run.at for run in runs]))
         for panel, text in zip(panels[:, 0], (_SHARE, "‖g'‖/‖g‖", "cos(g, g')"), strict=True):
             panel.set_ylabel(text)
         _entries(panels[2, 0], names, meanings)
@@ -118,7 +115,7 @@ def training_by_layer(results: Sequence[RatiosResult]) -> Axes:
             ax.tick_params(labelbottom=True)
             ax.set_xlabel(run.words)
         percent_axis(panels[0], values + np.nan_to_num(errors), top=1.05)
-        _time_axis(panels[0], run.at, most=8 // columns + 2)
+        time_axis(panels[0], run.at, most=8 // columns + 2)
         title = f"{series_caption([run])}\n{several_words(run.results)}{shown_of}"
         figure.suptitle(title, fontsize=8)
         figure.supylabel("Share of the layer's parameters (%)", fontsize=9)
@@ -214,28 +211,6 @@ def _single(ax: Axes, run: TrainingRun[RatiosResult], field: str) -> None:
     )  # fmt: skip
     ax.margins(y=0.15)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=4))
-
-
-def _time_axis(ax: Axes, at_times: Floats, most: int = 8) -> None:
-    """Whole steps; logarithmic where most checkpoints are crowded at the beginning."""
-    positive = at_times[at_times > 0]
-    if len(positive) > 2 and (positive < _EARLY * positive.max()).mean() > 0.5:
-        scale: dict[str, Any] = {"value": "log"}
-        if len(positive) < len(at_times):
-            scale = {"value": "symlog", "linthresh": float(positive.min()), "linscale": 0.5}
-        ax.set_xscale(**scale)
-        ax.set_xticks(_powers(at_times))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10], integer=True))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
-
-
-def _powers(at_times: Floats) -> list[float]:
-    """Powers of ten among the times, and zero if it is; a time of its own where there are none."""
-    low, high = float(at_times[at_times > 0].min()), float(at_times.max())
-    powers = [10.0**k for k in range(16) if low <= 10.0**k <= high]
-    return [0.0] * bool((at_times == 0).any()) + (powers or [high])
 
 
 def _layers(results: Sequence[RatiosResult]) -> tuple[list[str], list[int], str]:

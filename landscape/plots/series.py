@@ -7,22 +7,28 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
 from landscape.files import printable, training_name
-from landscape.results import CheckpointReference, ProblemResult, Result
+from landscape.results import CheckpointReference, DataResult, Result
 
 R = TypeVar("R", bound=Result)
 
-__all__ = ["TrainingRun", "series_caption", "training_runs"]
+__all__ = ["TrainingRun", "series_caption", "time_axis", "training_runs"]
 
 #: Characters of a line of a title.
 _LINE = 95
 _FIELDS = {"step": "Training step", "epoch": "Epoch"}
+#: A checkpoint is early if saved before this share of the time.
+_EARLY = 0.1
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,34 @@ def series_caption(runs: Sequence[TrainingRun[R]]) -> str:
     ends = dict.fromkeys(_shortened(_name(result)) for result in (results[0], results[-1]))
     parts = [" to ".join(ends)] * (len(runs) == 1) + [f"{len(results)} checkpoints"]
     first = results[0]
-    if isinstance(first, ProblemResult):
+    if isinstance(first, DataResult):
         parts += [f"{first.parameters:,} parameters", f"{first.examples:,} examples"]
     if unfinished := sum(result.status != "complete" for result in results):
         parts.append(f"{unfinished} not complete")
     text = textwrap.fill(" · ".join(printable(part) for part in parts), _LINE)
     return text.replace("$", r"\$")
+
+
+def time_axis(ax: Axes, at_times: Floats, most: int = 8) -> None:
+    """Whole steps; logarithmic where most checkpoints are crowded at the beginning."""
+    positive = at_times[at_times > 0]
+    if len(positive) > 2 and (positive < _EARLY * positive.max()).mean() > 0.5:
+        scale: dict[str, Any] = {"value": "log"}
+        if len(positive) < len(at_times):
+            scale = {"value": "symlog", "linthresh": float(positive.min()), "linscale": 0.5}
+        ax.set_xscale(**scale)
+        ax.set_xticks(_powers(at_times))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10], integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
+
+
+def _powers(at_times: Floats) -> list[float]:
+    """Powers of ten among the times, and zero if it is; a time of its own where there are none."""
+    low, high = float(at_times[at_times > 0].min()), float(at_times.max())
+    powers = [10.0**k for k in range(16) if low <= 10.0**k <= high]
+    return [0.0] * bool((at_times == 0).any()) + (powers or [high])
 
 
 def _checkpoint(result: Result) -> CheckpointReference | None:

@@ -13,6 +13,7 @@ from landscape.results.base import (
 from landscape.results.density import DensityResult
 from landscape.results.eigen import EigenResult
 from landscape.results.matrix import MatrixResult
+from landscape.results.monitor import MonitorResult
 from landscape.results.noise import NoiseResult
 from landscape.results.overlap import OverlapResult
 from landscape.results.provenance import CheckpointReference, Provenance
@@ -30,6 +31,7 @@ __all__ = [
     "DensityResult",
     "EigenResult",
     "MatrixResult",
+    "MonitorResult",
     "NoiseResult",
     "OverlapResult",
     "ProblemResult",

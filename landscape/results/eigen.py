@@ -76,6 +76,7 @@ class EigenResult(MatrixResult):
     )
     missed_reason: str = quantity("Why there is no such statement; empty if there is one.", default="")
     verified: int = quantity("Products spent looking for missed eigenvalues; 0 if not asked for.")
+    warm: bool = quantity("Whether the search began from another checkpoint's eigenvectors.", default=False)
     residual_history: np.ndarray = quantity(
         "Largest residual of the wanted pairs after each product (NaN while there are too few).",
         dims=("product",),

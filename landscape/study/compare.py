@@ -13,7 +13,8 @@ from landscape.files import printable
 from landscape.results import Result
 from landscape.results.comparison import Column, Comparison, Difference, Row, RunReference
 from landscape.results.measures import COMMON, MEASURES, Measure, Reading, measures_of
-from landscape.study.series import Run
+from landscape.results.reading import NORMAL
+from landscape.study.series import Run, counted_runs
 from landscape.study.sides import FIELDS, Picked, Side, Source, pick, refuse, sides_of, when
 
 __all__ = ["Compared", "compare", "compared", "difference"]
@@ -45,8 +46,9 @@ def compare(
     """Measures of stored runs side by side, and their differences from the first.
 
     Args:
-        sources: result files, folders, ``FILE#RUN`` or stored runs (of :func:`landscape.open`): checkpoints,
-            each a side of its own, or training runs, matched by step, epoch or the numbers in their names.
+        sources: result files, folders, ``FILE#RUN``, stored runs (of :func:`landscape.open`) or results:
+            checkpoints, each a side of its own, or training runs, matched by step, epoch or the numbers in
+            their names.
         kind: only these kinds of results.
         measure: only these measures, as ``lambda_max`` or ``eigen.lambda_max``; of training runs the main
             ones without.
@@ -91,7 +93,7 @@ def compared(
         wanted = ", ".join(map(printable, measures or ())) or "measures"
         raise InputError(f"no two of these have {wanted} to compare", do="landscape show lists what there is")
     notes = [text for one in picked for text in one.left_out]
-    notes += [f"{name}: {count} runs without a counterpart" for name, count in unmatched.items()]
+    notes += [f"{name}: {counted_runs(count)} without a counterpart" for name, count in unmatched.items()]
     notes += [_SAME] * any(one.same_data for one in picked)
     notes += [_DRAWN] * (any(one.same_seed for one in picked) and any(map(_is_random, rows)))
     differing = [f"{one.kind}: {text}" for one in picked for text in one.differing]
@@ -202,7 +204,7 @@ def difference(reference: Reading, other: Reading) -> Difference:
 def _ratio(reference: Reading, other: Reading) -> tuple[float | None, float | None, float | None]:
     """The ratio, what it may be off by for these data, and its standard error; None where not known."""
     base = reference.value
-    reach = 1.96 * (reference.standard_error or 0.0)
+    reach = NORMAL * (reference.standard_error or 0.0)
     if abs(base) <= (reference.error or 0.0) + reach:
         return None, None, None
     ratio = other.value / base

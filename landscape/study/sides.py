@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from landscape.errors import InputError, StoreError
 from landscape.files import natural_order, number_in, printable, short_names, training_name
+from landscape.results import Result
 from landscape.results.measures import MEASURES
 from landscape.store import holds_vectors
-from landscape.study.collection import Runs, open_runs
+from landscape.study.collection import Runs, Stored, open_runs
 from landscape.study.series import Run, counted_runs
 
 __all__ = [
@@ -31,8 +32,8 @@ __all__ = [
 #: What tells the time of a checkpoint, the best first.
 FIELDS = ("step", "epoch", "number")
 
-#: A result file or folder, with ``#RUN`` for the runs whose ids begin so; a pattern; or stored runs.
-Source = str | Path | Runs
+#: A result file or folder, with ``#RUN`` for the runs whose ids begin so; a pattern; stored runs; a result.
+Source = str | Path | Runs | Stored | Result
 
 #: Settings that change how precise figures are, which their errors say, and not what they are of.
 _PRECISION = (
@@ -127,28 +128,48 @@ S = TypeVar("S", bound=Source)
 
 def _of_runs(sources: Sequence[S]) -> list[S]:
     """Those of several that hold runs: a pattern also finds the vectors that lie beside result files."""
-    if len(sources) < 2:
-        return list(sources)
-    return [s for s in sources if isinstance(s, Runs) or not (Path(s).is_file() and holds_vectors(Path(s)))]
+
+    def of_vectors(source: S) -> bool:
+        return isinstance(source, str | Path) and Path(source).is_file() and holds_vectors(Path(source))
+
+    return [source for source in sources if len(sources) < 2 or not of_vectors(source)]
 
 
 def _group(source: Source, kinds: Sequence[str] | None) -> Side:
     """The runs of one source that have measures."""
-    wanted = set(MEASURES) if kinds is None else set(kinds)
-    if isinstance(source, Runs):
-        found, name = source, "runs"
-    else:
-        found, name = _open(str(source))
-    entries = [entry for entry in found if entry.header.kind in wanted]
-    runs = tuple(Run(entry.file, result) for entry in entries if (result := entry.read()).status != "failed")
+    name, there, found = _read(source, set(MEASURES) if kinds is None else set(kinds))
+    runs = tuple(run for run in found if run.result.status != "failed")
     if not runs:
-        there = ", ".join(dict.fromkeys(entry.header.kind for entry in found)) or "no runs"
         raise StoreError(
             f"{printable(name)} holds nothing to compare",
-            found=there,
+            found=", ".join(dict.fromkeys(there)) or "no runs",
             do=f"there are measures of: {', '.join(MEASURES)}",
         )
     return Side(_name_of(runs[0]) if len({run.checkpoint for run in runs}) == 1 else name, runs)
+
+
+def _read(source: Source, wanted: Collection[str]) -> tuple[str, list[str], list[Run]]:
+    """What a source is called, the kinds and states of its runs, and the runs of the kinds wanted."""
+    if isinstance(source, Result):
+        if source.provenance is None:
+            raise InputError(
+                "a result that does not say what it is of cannot be compared", found=repr(source)
+            )
+        return (
+            source.kind,
+            [_state(source.kind, source.status)],
+            [Run(Path(), source)][: source.kind in wanted],
+        )
+    if isinstance(source, Stored):
+        found, name = Runs((source,)), source.header.id
+    else:
+        found, name = (source, "runs") if isinstance(source, Runs) else _open(str(source))
+    runs = [Run(entry.file, entry.read()) for entry in found if entry.header.kind in wanted]
+    return name, [_state(entry.header.kind, entry.header.status) for entry in found], runs
+
+
+def _state(kind: str, status: str) -> str:
+    return f"{kind} that failed" if status == "failed" else kind
 
 
 def _open(source: str) -> tuple[Runs, str]:

@@ -18,6 +18,7 @@ from tests.plots.support import per_layer, trace_result
 from tests.plots.test_density import density_result
 from tests.results.samples import eigen_result
 from tests.support.slice_results import plane_result
+from tests.support.training_results import store, trainings
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_one_file_of_several_checkpoints(training: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["eigen"], ["no picture of several eigen runs", "one by one"]),
+        (["eigen"], ["eigen runs of two checkpoints or more", "1 run on model.pt"]),
         (["nothing"], ["no run whose id begins with 'nothing'"]),
         ([""], ["no run whose id begins with ''"]),
         (["ratios", "eigen"], ["more than one argument is no result file", "ratios, eigen"]),
@@ -261,3 +262,59 @@ def test_checkpoints_of_one_step_are_not_joined(training: list[Path]) -> None:
     assert done.exit_code == 2
     assert "several checkpoints are of step 200" in done.stderr
     assert "mlp-2.pt, mlp-7.pt" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Eigenvalues and traces of two training runs, a file for each checkpoint; not to be changed."""
+    return store(tmp_path_factory.mktemp("study"), trainings(3))
+
+
+def test_several_kinds_are_one_picture_of_all(study: list[Path]) -> None:
+    for args in ([], ["--view", "study"]):
+        done = call("plot", *study, *args, "--json")
+        assert done.exit_code == 0, done.stderr
+        printed = json.loads(done.stdout)
+        assert printed["picture"] == str(study[0].with_name("study.png"))
+        assert [run["kind"] for run in printed["runs"]] == ["eigen"] * 6 + ["trace"] * 6
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        (["eigen"], "eigen-training.png"),
+        (["eigen", "--learning-rate", "0.1"], "eigen-training.png"),
+        (["--view", "eigenvalues"], "eigen-eigenvalues.png"),
+        (["trace", "--per-layer"], "trace-training-layers.png"),
+        (["trace", "--measure", "frobenius"], "trace-training-frobenius.png"),
+        (["--measure", "trace", "--measure", "eigen.loss"], "study-trace-eigen.loss.png"),
+    ],
+)
+def test_time_series_have_names_of_their_own(study: list[Path], args: list[str], name: str) -> None:
+    done = call("plot", *study, *args)
+    assert done.exit_code == 0, done.stderr
+    path = Path(done.stdout.strip())
+    assert path == study[0].with_name(name)
+    assert path.stat().st_size > 4000
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--view", "training"], ["runs of one kind", "found: eigen, trace"]),
+        (["--per-layer"], ["runs of one kind", "such as eigen"]),
+        (["--measure", "nothing"], ["no measure nothing", "lambda_max"]),
+        (["trace", "--measure", "lambda_max"], ["trace runs have no measure 'lambda_max'", "frobenius"]),
+        (["--bandwidth", "1"], ["the study picture has no option bandwidth"]),
+    ],
+)
+def test_what_time_series_do_not_have(study: list[Path], args: list[str], words: list[str]) -> None:
+    done = call("plot", *study, *args)
+    assert done.exit_code == 2
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_one_checkpoint_is_no_study(study: list[Path]) -> None:
+    done = call("plot", study[0], "--view", "study")
+    assert done.exit_code == 2
+    assert "two checkpoints or more" in done.stderr

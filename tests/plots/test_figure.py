@@ -223,8 +223,9 @@ def test_pdf(tmp_path: Path) -> None:
 
 def test_several_results_in_one_figure() -> None:
     results = over_training(3)
-    assert list(series_views("ratios")) == ["training"]
-    assert not series_views("eigen")
+    assert list(series_views("ratios")) == ["training", "measures"]
+    assert list(series_views("eigen")) == ["training", "eigenvalues"]
+    assert not series_views("overlap")
     assert not series_views("other")
     for view in (None, "training"):
         assert figure_of_series(results, view, per_layer=None).axes[2].get_xlabel() == "Training step"
@@ -236,8 +237,8 @@ def test_several_results_in_one_figure() -> None:
     [
         ([], {}, r"(?s)runs of one kind.*no runs"),
         ([ratios_result(), eigen_result()], {}, r"(?s)runs of one kind.*ratios, eigen"),
-        ([eigen_result(), eigen_result()], {}, r"(?s)no picture of several eigen runs.*one by one"),
-        (over_training(2), {"view": "layers\x1b"}, r"(?s)no picture 'layers.*there is: training$"),
+        ([_other(), _other()], {}, r"(?s)no picture of several other runs.*one by one"),
+        (over_training(2), {"view": "layers\x1b"}, r"(?s)no picture 'layers.*there is: training, measures$"),
         (over_training(2), {"bandwidth": 1.0}, r"(?s)the training .* no option bandwidth.*: per_layer$"),
         (over_training(1), {}, r"(?s)two checkpoints or more"),
     ],
