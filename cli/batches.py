@@ -14,7 +14,7 @@ import typer
 from landscape.project import BatchSettings, ProblemSettings
 
 from .console import Console, is_terminal, safe
-from .numbers import duration, figure, with_error
+from .numbers import brief, duration
 from .options import Given
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _summary(result: BatchResult) -> list[str]:
     if result.stopped:
         lines.append(f"{result.stopped}: the same command goes on from here")
     elif files:
-        lines.append(f"to see it: landscape report {folder}")
+        lines.append(f"to see it: landscape show {folder}; landscape report {folder}")
     return lines
 
 
@@ -205,7 +205,7 @@ def _figures(report: Report) -> list[str]:
     for measure in measures_of(report.kind):
         reading = report.readings.get(measure.name) if measure.main else None
         if reading is not None:
-            shown = with_error(reading.value, reading.error) if reading.error else figure(reading.value)
+            shown = brief(reading.value, reading.error)
             found.append(f"{measure.label.partition(' (')[0]} {shown}")
     return found
 

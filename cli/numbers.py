@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 
-from landscape.results.numbers import figure, value_and_error, with_error
+from landscape.results.numbers import brief, figure, value_and_error, with_error
 
 __all__ = [
     "at_least",
     "at_most",
+    "brief",
     "duration",
     "figure",
     "quotient_interval",

@@ -12,7 +12,7 @@ from landscape.errors import StoreError
 from landscape.files import printable
 
 from ..console import Console
-from ..numbers import duration, figure, with_error
+from ..numbers import brief, duration
 from ..options import Debug, Json, Quiet
 from ..stored import FOLDER, open_file, read, result_files
 
@@ -161,7 +161,7 @@ def _cell(cell: Cell | None) -> str:
         return ""
     reading, ended = cell.reading, "" if cell.status == "complete" else f" ({cell.status})"
     error = reading.standard_error if reading.error is None else reading.error
-    return (with_error(reading.value, error) if error else figure(reading.value, 6)) + ended
+    return brief(reading.value, error) + ended
 
 
 def _meaning(cell: Cell) -> str:

@@ -14,13 +14,16 @@ from landscape.errors import ConfigurationError
 from landscape.settings import option
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from landscape.analyses.base import Plan, Saved, Start, State
     from landscape.analyses.eigen_work import Work
     from landscape.linalg.eigenpairs import Which
     from landscape.problem import Problem
     from landscape.results import EigenResult, Result
 
-__all__ = ["Settings", "finish", "kind", "needs", "plan", "steps", "usable"]
+__all__ = ["Settings", "end_vectors", "finish", "kind", "needs", "plan", "start_vectors", "steps", "usable"]
 
 kind = "eigen"
 
@@ -234,3 +237,28 @@ def finish(problem: Problem, settings: Settings, saved: Saved) -> EigenResult:
     from landscape.analyses.eigen_result import eigen_result
 
     return eigen_result(problem, settings, saved)
+
+
+def end_vectors(problem: Problem, settings: Settings, saved: Saved) -> np.ndarray | None:
+    """What a search at a neighbouring checkpoint can start from: the Ritz vectors of a state, (k, n).
+
+    Orthonormal, in the model's dtype; None for methods other than Lanczos, and before the first product.
+    """
+    from landscape.analyses import eigen_warm
+
+    return eigen_warm.end_vectors(problem, settings, saved)
+
+
+def start_vectors(given: EigenResult | np.ndarray | Tensor, method: str = "lanczos") -> np.ndarray:
+    """The rows (j, n) of ``eigen(…, start=given)``: those of a result that holds eigenvectors, or as given.
+
+    Raises:
+        ConfigurationError: a result without eigenvectors, no array of real numbers, or another method.
+    """
+    from landscape.analyses import eigen_warm
+
+    if method != "lanczos":
+        raise ConfigurationError(
+            "start= belongs to method='lanczos'", found=f"method={method!r}", do="leave one of them out"
+        )
+    return eigen_warm.start_vectors(given)

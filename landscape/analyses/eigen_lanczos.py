@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.analyses.base import Start, State
+from landscape.analyses.eigen_warm import digest, known_vectors
 from landscape.analyses.eigen_work import Work
 from landscape.analyses.work import itemsize
 from landscape.linalg.bounds import unclaimed
@@ -18,6 +19,7 @@ from landscape.linalg.lanczos import Krylov
 from landscape.linalg.noise import noise_floor
 from landscape.linalg.probes import gaussian
 from landscape.linalg.verify import Locked, verify
+from landscape.linalg.warm import warm_vector
 
 __all__ = ["LanczosWork"]
 
@@ -38,11 +40,21 @@ class LanczosWork(Work):
             )
             self.strategy.setdefault("basis", basis)
             self.counters |= {"first_steps": 0, "first_top": 0.0, "first_bottom": 0.0, "restarted": False}
-        self.krylov = Krylov.start(
-            self.operator, gaussian(self.problem.size, self.seed, "start"), self.strategy["basis"]
-        )
+        self.krylov = Krylov.start(self.operator, self._first(start), self.strategy["basis"])
         if start.saved is not None:
             self._restore(start.saved.arrays)
+
+    def _first(self, start: Start) -> Tensor:
+        """Where the search begins: at random, or from another checkpoint's eigenvectors if they are given."""
+        s, size = self.settings, self.problem.size
+        if start.saved is None and s.method == "lanczos":
+            known = known_vectors(self.problem, start.vectors)
+            self.counters["warm"] = known is not None
+            if known is not None:
+                self.strategy["warm"] = True
+                random = gaussian(size, self.seed, "warm start", digest(known))
+                return warm_vector(known, random, s.which, self._tol)
+        return gaussian(size, self.seed, "start")
 
     def _phases(self) -> dict[str, Callable[[], Iterator[State]]]:
         return {**super()._phases(), "verify": self._verify}

@@ -25,6 +25,8 @@ _SILENT = {
     "pyhessian": "pyhessian makes none",
     "dense": "not needed: these are taken from all the eigenvalues",
 }
+#: Why a search that did not begin at random makes none either.
+_WARM = "warm start, of which the theorem does not speak; --verify N looks for what was missed"
 #: Matrices without negative eigenvalues: nothing can be missed below zero.
 _SEMIDEFINITE = ("fisher", "empirical-fisher", "noise")
 
@@ -60,6 +62,7 @@ def eigen_result(problem: Problem, settings: Settings, saved: Saved) -> EigenRes
         lambda_min=float(every[-1]) if len(every) else math.nan,
         lambda_min_residual=float(every_residuals[-1]) if len(every) else math.nan,
         verified=c["verified"],
+        warm=c.get("warm", False),
         residual_history=a["history"],
         eigenvectors=a.get("eigenvectors"),
         krylov_relation=a.get("krylov_relation"),
@@ -90,6 +93,8 @@ def _missed(problem: Problem, settings: Settings, c: dict[str, Any], floor: floa
     """What a random start proves about eigenvalues that were not seen."""
     if settings.method in _SILENT:
         return {"missed_reason": _SILENT[settings.method]}
+    if c.get("warm", False):
+        return {"missed_reason": _WARM}
     missed = missed_value(c["first_top"], c["first_bottom"], problem.size, c["first_steps"])
     if missed is None:
         few = f"{c['first_steps']} products are too few for a statement"

@@ -192,7 +192,7 @@ def run_batch(
                     pool.carry_out(share)
                 except BatchFailure as failure:
                     raise _error(failure) from failure
-        stopped = "interrupted" if signalled() else "time limit" if late() and desk.unfinished else ""
+        stopped = "interrupted" if signalled() else "time limit" if late() and not desk.finished else ""
     return BatchResult(desk.in_order(runs), tuple(runs), stopped, time.monotonic() - began, spec.folder)
 
 
@@ -204,16 +204,19 @@ class _Desk:
         self._kinds = [one.kind for one in spec.analyses]
         self._reports: dict[tuple[Path, str], Report] = {}
         self._expected: list[tuple[Path, str]] = []
+        self._begun = False
         self._last = 0.0
         self.pool: Pool | None = None
 
     def begin(self, share: Sequence[Unit]) -> None:
         """The work is known."""
         self._expected = [(s.path, kind) for unit in share for s in unit.checkpoints for kind in self._kinds]
+        self._begun = True
 
     @property
-    def unfinished(self) -> bool:
-        return len(self._reports) < len(self._expected)
+    def finished(self) -> bool:
+        """Whether all checkpoints have been looked at, and all analyses reported."""
+        return self._begun and len(self._reports) == len(self._expected)
 
     def hear(self, worker: int, event: Any) -> None:
         """An event, or None when nothing has happened for a while."""
@@ -277,7 +280,8 @@ def _threads_each(threads: int | None, jobs: int) -> int | None:
     """Threads of each process: those given, or the machine's, shared out; None to leave it to torch."""
     if jobs == 1:
         return threads
-    there = threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0))
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested regions
+    there = threads or int(said if said.isdecimal() else 0) or len(os.sched_getaffinity(0))
     return max(1, there // jobs)
 
 

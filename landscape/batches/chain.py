@@ -30,7 +30,8 @@ class Chain:
         """Args: folder: of the results; recipes: of the eigenvalues of all checkpoints of the chain."""
         name = hashlib.sha256(json.dumps(list(recipes)).encode()).hexdigest()[:16]
         self._file = PartialFile(folder / f"chain-{name}.partial")
-        self._links: dict[str, np.ndarray] | None = None
+        self._links: dict[str, np.ndarray] = {}
+        self._mark: tuple[int, ...] | None = None
 
     def before(self, recipe: str) -> np.ndarray | None:
         """The vectors to start this one from, (k, n): the latest that are not its own."""
@@ -50,21 +51,31 @@ class Chain:
             self._file.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self._file.path, _PATIENCE):  # another batch may be at the same chain
                 self._file.write({"recipes": list(kept)}, arrays, {})
-        self._links = kept
+                self._links, self._mark = kept, self._found_mark()
 
     def close(self) -> None:
         """The chain is done: nobody needs them any more."""
         if self._file.path.exists():
             with os_errors("remove", self._file.path), locked(self._file.path, _PATIENCE):
                 self._file.remove()
-        self._links = {}
 
     def _read(self) -> dict[str, np.ndarray]:
-        if self._links is None:
+        """What the file holds; read again only if somebody else has written it since."""
+        mark = self._found_mark()
+        if mark is None or mark != self._mark:
             try:
                 found = self._file.read()
             except StoreError:  # damaged: a start afresh is as right
                 found = None
             names = [] if found is None else found[0]["recipes"]
             self._links = {} if found is None else {n: found[1][f"vectors{i}"] for i, n in enumerate(names)}
+            self._mark = mark
         return self._links
+
+    def _found_mark(self) -> tuple[int, ...] | None:
+        """What tells one writing of the file from another; None if there is none."""
+        try:
+            found = self._file.path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns

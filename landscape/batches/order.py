@@ -39,9 +39,14 @@ def in_training_order(seen: Sequence[Seen], order: str = "auto") -> list[tuple[S
     return [tuple(_ordered(run, order)) for _, run in sorted(runs.items(), key=lambda item: _named(item[0]))]
 
 
-def _named(run: tuple[Path, str]) -> tuple[Any, str]:
+def _named(run: tuple[Path, str]) -> tuple[Any, ...]:
     folder, name = run
-    return natural_order(folder), name
+    return *_by_name(folder), name
+
+
+def _by_name(path: Path) -> tuple[Any, str]:
+    """Numbers as numbers; a key of its own for each path, so that how they were listed tells nothing."""
+    return natural_order(path), str(path)
 
 
 def _stem(path: Path) -> str:
@@ -52,7 +57,7 @@ def _ordered(run: list[Seen], order: str) -> list[Seen]:
     if order == "given" or len(run) < 2:
         return run
     if order == "name":
-        return sorted(run, key=lambda one: natural_order(one.path))
+        return sorted(run, key=lambda one: _by_name(one.path))
     usable = [one for one in run if not one.error]
     keys: list[_Key] = [lambda one: one.step, lambda one: one.epoch, lambda one: number_in(_stem(one.path))]
     key = next((key for key in keys if _tells(key, usable)), None)
@@ -63,7 +68,7 @@ def _ordered(run: list[Seen], order: str) -> list[Seen]:
             do="--order given takes them as they are listed, --order name by their names",
         )
     last = [one for one in run if one.error]
-    return [*sorted(usable, key=key), *last]
+    return [*sorted(usable, key=key), *sorted(last, key=lambda one: _by_name(one.path))]
 
 
 def _tells(key: _Key, run: Sequence[Seen]) -> bool:

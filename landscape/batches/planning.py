@@ -47,6 +47,7 @@ def planned_batch(
     *,
     start: Path,
     command: str,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> BatchPlan:
     """The plan of a batch; options win over the tables of the configuration.
 
@@ -55,6 +56,7 @@ def planned_batch(
         problem, batch: options of :class:`ProblemSettings` and :class:`BatchSettings` that were given.
         start: the current folder.
         command: written beside the results.
+        own: options of the analyses by kind, beside those of ``--set``.
 
     Raises:
         ConfigurationError: wrong options or configuration.
@@ -62,16 +64,20 @@ def planned_batch(
     """
     settings = from_mapping(ProblemSettings, problem)
     config = read_config(Path(settings.config) if settings.config else None, start)
-    own = from_mapping(BatchSettings, {**(config.batch() if config else {}), **batch})
-    if unknown := [kind for kind in own.kinds if kind not in ANALYSES]:
+    chosen = from_mapping(BatchSettings, {**(config.batch() if config else {}), **batch})
+    if unknown := [kind for kind in chosen.kinds if kind not in ANALYSES]:
         raise ConfigurationError(
             f"--run does not know {unknown[0]!r}", do=f"choose among {', '.join(ANALYSES)}"
         )
-    analyses = tuple(_analysis(kind, own, config) for kind in own.kinds)
-    if strange := [kind for kind, _, _ in own.assignments if kind not in own.kinds]:
+    given: dict[str, dict[str, Any]] = {kind: dict(options) for kind, options in (own or {}).items()}
+    for kind, name, value in chosen.assignments:
+        given.setdefault(kind, {})[name] = value
+    if strange := [kind for kind in given if kind not in chosen.kinds]:
         raise ConfigurationError(
-            f"--set {strange[0]}… belongs to no analysis of this batch", found=f"--run {','.join(own.kinds)}"
+            f"options are given for {strange[0]}, which is no analysis of this batch",
+            found=f"--run {','.join(chosen.kinds)}",
         )
+    analyses = tuple(_analysis(kind, given.get(kind, {}), chosen, config) for kind in chosen.kinds)
     threads = settings.threads
     if threads is None and config is not None:
         threads = config.values.get("threads")
@@ -79,16 +85,16 @@ def planned_batch(
         problem=settings,
         given=frozenset(name.replace("-", "_") for name in problem),
         start=start,
-        folder=start / Path(own.output or _FOLDER).expanduser(),
+        folder=start / Path(chosen.output or _FOLDER).expanduser(),
         analyses=analyses,
-        warm=own.warm_starts,
+        warm=chosen.warm_starts,
         command=command,
     )
-    return BatchPlan(_found(checkpoints, settings, start), spec, own, threads)
+    return BatchPlan(_found(checkpoints, settings, start), spec, chosen, threads)
 
 
-def _analysis(kind: str, own: BatchSettings, config: Config | None) -> Analysis:
-    """One analysis with its options: those of ``--set``, then those of its table, then the defaults."""
+def _analysis(kind: str, given: Mapping[str, Any], batch: BatchSettings, config: Config | None) -> Analysis:
+    """One analysis with its options: those given, then those of its table, then the defaults."""
     settings = analysis(kind).Settings
     table = config.verb(kind, RunSettings) if config else {}
     if table.get("output") is not None:
@@ -97,14 +103,14 @@ def _analysis(kind: str, own: BatchSettings, config: Config | None) -> Analysis:
             found=f"output = {table['output']!r}",
             do="leave it out there, and name a folder: --output FOLDER",
         )
-    given = {name: value for where, name, value in own.assignments if where == kind}
+    every = {**table, **given}
     runs = {o.name for o in options_of(RunSettings)} - {"output"}
-    run = {name: value for name, value in (table | given).items() if name in runs}
-    if own.seed is not None:
-        run["seed"] = own.seed
-    if own.fresh:
+    run = {name: value for name, value in every.items() if name in runs}
+    if batch.seed is not None:
+        run["seed"] = batch.seed
+    if batch.fresh:
         run["fresh"] = True
-    rest = {name: value for name, value in (table | given).items() if name not in runs}
+    rest = {name: value for name, value in every.items() if name not in runs}
     return Analysis(
         kind,
         from_mapping(settings, rest, f"--set {kind}: "),

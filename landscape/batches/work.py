@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from landscape.results import EigenResult, Result
 
 __all__ = ["Event", "Worker", "inspect", "is_warm"]
+
+#: Errors of the operating system that are not about one file.
+_EVERYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOLCK, errno.ENOTSUP}
 
 Event = Begun | Progressed | Noted | Report
 
@@ -116,7 +121,7 @@ class Worker:
             except (BusyError, Interrupted):
                 raise
             except LandscapeError as error:
-                if _concerns_all(error):
+                if _concerns_all(error, self._spec.folder):
                     raise
                 for one in todo:
                     self._failed(seen, one, error)
@@ -152,11 +157,11 @@ class Worker:
             except (BusyError, Interrupted):
                 raise
             except LandscapeError as error:
-                if _concerns_all(error):
+                if _concerns_all(error, self._spec.folder):
                     raise
                 self._failed(seen, one, error)
-            except Exception as error:  # whatever the user's own code raises concerns this checkpoint
-                self._failed(seen, one, _Failed(f"{type(error).__name__}: {printable(error)}", FAILED))
+            except (Exception, SystemExit) as error:  # what the user's own code raises concerns this one
+                self._failed(seen, one, _unforeseen(error))
 
     def _planned(self, seen: Seen, one: Analysis, group: _Family) -> Report:
         """What it would take, measured once for all checkpoints of the model."""
@@ -172,11 +177,16 @@ class Worker:
         compared: bool,
     ) -> Report:  # fmt: skip
         start = chain.before(known) if chain is not None and _starts(one) else None
+        if start is not None and start.shape[1] != problem.size:
+            start = None  # names that differ in numbers only, and yet another model
+        stored: list[bool] = []
 
         def keep(last: Any) -> None:
-            vectors = end_vectors(problem, one.settings, last)
-            if vectors is not None and chain is not None:
-                chain.keep(known, vectors)
+            stored.append(True)
+            if chain is not None and _starts(one):
+                vectors = end_vectors(problem, one.settings, last)
+                if vectors is not None:
+                    chain.keep(known, vectors)
 
         result = execute(
             one.kind,
@@ -187,9 +197,11 @@ class Worker:
             command=self._spec.command,
             vectors={} if start is None else {"start": start},
             recipe=known,
-            before_storing=keep if chain is not None and _starts(one) else None,
+            before_storing=keep,
         )
         report = _computed(seen, one, result, path)
+        if not stored and result.status != "partial":
+            return dataclasses.replace(report, outcome="found")  # another process was quicker
         if report.warm and compared:
             afresh = execute(one.kind, problem, one.settings, one.run, store=False)
             report = dataclasses.replace(report, cold_products=getattr(afresh, "products", None))
@@ -231,6 +243,8 @@ class Worker:
                 raise
             except LandscapeError as error:
                 self._families[name] = error
+            except (Exception, SystemExit) as error:
+                self._families[name] = _unforeseen(error)
         found = self._families[name]
         if isinstance(found, LandscapeError):
             raise found
@@ -279,9 +293,20 @@ class _Failed(LandscapeError):
         self.exit_code = code
 
 
-def _concerns_all(error: LandscapeError) -> bool:
-    """Whether the next checkpoint would fail in the same way: the disk, its permissions."""
-    return isinstance(error, StoreError) and isinstance(error.__cause__, OSError)
+def _unforeseen(error: BaseException) -> _Failed:
+    """What the user's own code raised, or called ``sys.exit`` with."""
+    return _Failed(f"{type(error).__name__}: {printable(error)}", FAILED)
+
+
+def _concerns_all(error: LandscapeError, folder: Path) -> bool:
+    """Whether the next checkpoint would fail in the same way: the disk is full, the folder is not ours.
+
+    A result file that is damaged, or cannot be read, is an error of the operating system, too.
+    """
+    cause = error.__cause__
+    if not isinstance(error, StoreError) or not isinstance(cause, OSError):
+        return False
+    return cause.errno in _EVERYWHERE or not os.access(folder, os.W_OK | os.X_OK)
 
 
 def _headers(path: Path) -> Iterator[Header]:
@@ -302,7 +327,7 @@ def _found(seen: Seen, one: Analysis, header: Header, path: Path) -> Report:
 
 
 def _computed(seen: Seen, one: Analysis, result: Result, path: Path) -> Report:
-    """The report of a run; one that another process had finished in the meantime is of the same kind."""
+    """The report of a run."""
     provenance = result.provenance
     assert provenance is not None  # execute gives it
     return Report(

@@ -11,14 +11,12 @@ import numpy as np
 from landscape.reports.markup import Html, join, tag
 from landscape.results import Quantity, Result
 from landscape.results.measures import Measure, Reading, measures_of
-from landscape.results.numbers import figure, with_error
+from landscape.results.numbers import BRIEF, figure, with_error
 
 __all__ = ["brief", "measures", "quantities", "reading_cell", "table"]
 
 #: Longer arrays are in the pictures, not in the tables.
 _ROWS = 24
-#: Bounds below this share of the value are shown as large as it, where room is scarce.
-BRIEF = 1e-6
 
 
 def table(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from decimal import ROUND_CEILING, Decimal, localcontext
 
-__all__ = ["figure", "value_and_error", "with_error"]
+__all__ = ["BRIEF", "brief", "figure", "value_and_error", "with_error"]
 
 #: Significant digits shown of an error.
 ERROR_DIGITS = 2
 #: Decimal digits that every float64 holds.
 FLOAT_DIGITS = 15
+#: Errors below this share of a value are shown as large as that in tables.
+BRIEF = 1e-6
 #: Magnitudes (decimal exponents) written without an exponent.
 PLAIN = range(-4, 7)
 
@@ -54,6 +56,14 @@ def _scientific(number: Decimal, place: int) -> str:
 def with_error(value: float, error: float) -> str:
     """``value ± error`` in one piece, such as ``12.3456 ± 0.0021`` or ``1.200e-06 ± 3.0e-08``."""
     return " ± ".join(value_and_error(value, error))
+
+
+def brief(value: float, error: float | None) -> str:
+    """:func:`with_error` for tables, in seven digits or fewer; what is shown still holds the value.
+
+    Without an error, or with one of zero, the value to six digits.
+    """
+    return with_error(value, max(error, BRIEF * abs(value))) if error else figure(value, 6)
 
 
 def figure(value: float | None, digits: int = 3) -> str:

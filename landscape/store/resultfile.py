@@ -186,8 +186,16 @@ def default_path(checkpoint: str | Path, sha256: str, folder: str | Path = "land
     if not re.fullmatch(r"[0-9a-fA-F]{8,}", sha256):
         raise ValueError(f"not a SHA-256 in hexadecimal: {sha256!r}")
     path = Path(checkpoint)
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", path.name if path.is_dir() else path.stem).strip("._-")[:80]
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", path.name if _is_folder(path) else path.stem).strip("._-")[:80]
     return Path(folder) / f"{stem or 'checkpoint'}-{sha256[:8].lower()}.h5"
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is one that is there: its name has no ending that says what it is."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no name that a file could have
+        return False
 
 
 def partial_path(result_path: str | Path, run_id: str) -> Path:
