@@ -58,6 +58,10 @@ bench: $(VENV)/stamp-bench ## Everything measured, against other libraries and d
 	$(BIN)/python -m tests.benchmarks.per_example --json build/bench/per_example.json
 	$(PIP) --no-deps landscaper  # its dependency topopy, which is not needed here, wants NumPy below 2
 	$(BIN)/python -m tests.benchmarks.slices --json build/bench/slices.json
+	$(BIN)/python -m tests.benchmarks.warm --missed --json build/bench/warm.json
+	$(BIN)/python -m tests.benchmarks.batch --json build/bench/batch.json
+	$(BIN)/python -m tests.benchmarks.monitor --json build/bench/monitor.json
+	$(BIN)/python -m tests.benchmarks.report --json build/bench/report.json
 	$(BIN)/python -m tests.benchmarks.coverage --digits build/bench/digits.npy > build/bench/coverage.txt
 
 clean: ## Remove the environment, caches and what demo and bench wrote.

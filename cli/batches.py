@@ -80,7 +80,7 @@ def _summary(result: BatchResult) -> list[str]:
     """What was done, in one to four lines."""
     computed, found = result.of("computed"), result.of("found")
     files = {one.file for one in (*computed, *found)}
-    folder = shlex.quote(str(result.folder))
+    folder = _here(result.folder)
     said = [f"{len(computed)} computed in {duration(result.seconds)}"]
     said += [f"{len(found)} were stored already"] if found else []
     said += [f"{len(result.of('failed'))} failed"] if result.of("failed") else []
@@ -101,6 +101,12 @@ def _summary(result: BatchResult) -> list[str]:
     elif files:
         lines.append(f"to see it: landscape show {folder}; landscape report {folder}")
     return lines
+
+
+def _here(folder: Path) -> str:
+    """The folder as one would type it here."""
+    inside = folder.is_relative_to(Path.cwd())
+    return shlex.quote(str(folder.relative_to(Path.cwd()) if inside else folder))
 
 
 def _failures(console: Console, result: BatchResult) -> None:
@@ -128,7 +134,7 @@ def _print_plan(console: Console, result: BatchResult, jobs: int) -> None:
     to_do = result.of("planned")
     time = f", about {duration(sum(one.seconds for one in to_do) / jobs)} of work" if to_do else ""
     found = f"{len(result.of('found'))} stored already"
-    console.out(f"{len(to_do)} to compute{time}; {found}, in {shlex.quote(str(result.folder))}")
+    console.out(f"{len(to_do)} to compute{time}; {found}, in {_here(result.folder)}")
     _failures(console, result)
 
 

@@ -35,11 +35,12 @@ def runs_of(paths: list[Path]) -> list[Path]:
 
 
 def open_file(path: Path) -> ResultFile:
-    """The result file at ``path``.
+    """The result file at ``path``, with what monitors that were killed had measured for it.
 
     Raises:
         StoreError: there is no such file; says which there are.
     """
+    from landscape.monitoring import recover_in
     from landscape.store import ResultFile
 
     if not path.is_file():
@@ -49,6 +50,7 @@ def open_file(path: Path) -> ResultFile:
             found="a folder" if path.is_dir() else ", ".join(there[:5]) or f"nothing in {FOLDER}",
             do="landscape show lists the result files of this folder",
         )
+    recover_in(path)
     return ResultFile(path)
 
 

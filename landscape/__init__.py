@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     )
     from landscape.checkpoint import inspect_checkpoint, load_checkpoint, load_into, save_checkpoint
     from landscape.errors import LandscapeError
+    from landscape.monitoring import Monitor
     from landscape.problem import Problem
     from landscape.project import load_problem
     from landscape.studies import batch, compare, correlate, export, open, report
 
 __all__ = [
     "LandscapeError",
+    "Monitor",
     "Problem",
     "batch",
     "compare",
@@ -53,6 +55,7 @@ __all__ = [
 
 _HOMES = {
     "LandscapeError": "errors",
+    "Monitor": "monitoring",
     "Problem": "problem",
     "batch": "studies",
     "compare": "studies",

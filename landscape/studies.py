@@ -9,6 +9,7 @@ from typing import Any
 from landscape.analyses.base import ANALYSES
 from landscape.batches import BatchObserver, BatchResult, planned_batch, run_batch
 from landscape.errors import ConfigurationError
+from landscape.monitoring import recover_in
 from landscape.project import BatchSettings, ProblemSettings
 from landscape.reports import ReportSummary, write_report
 from landscape.settings import options_of
@@ -67,12 +68,16 @@ def batch(
 def open(path: str | Path = "landscape-results") -> Runs:
     """Stored runs of a result file, or of all in a folder, in the order of training.
 
+    What monitors that were killed had measured is put into their files first.
+
     ``.where(kind="eigen")`` and the like choose, ``[0].read()`` gives a result, ``.pandas()`` a table.
 
     Raises:
         StoreError: there is nothing there, or the one file that it names cannot be read.
     """
-    return open_runs(path)
+    place = Path(path).expanduser()
+    recover_in(place)
+    return open_runs(place)
 
 
 def report(
@@ -92,5 +97,5 @@ def report(
     Raises:
         LandscapeError: nothing to report on, or a place that cannot be written.
     """
-    runs = source if isinstance(source, Runs) else open_runs(source)
+    runs = source if isinstance(source, Runs) else open(source)
     return write_report(runs, path, title=title, figures=figures, progress=progress)

@@ -95,11 +95,16 @@ def _ratio(difference: Difference) -> str:
 
 
 def _with(value: float, error: float | None, deviation: float | None) -> str:
-    """``value ± error (se …)``, as far as they are known; tiny errors without the digits that they allow."""
+    """``value ± error (se …)``, as far as they are known; tiny errors without the digits that they allow.
+
+    Those then also hold what was cut off the value, so that what is shown is true.
+    """
     if error is None:
         text = figure(value, 4)
     elif error <= _FINE * abs(value):
-        text = f"{figure(value, 5)} ± {at_most(error, 2)}"
+        text = figure(value, 5)
+        cut = abs(value - float(text))
+        text += f" ± {at_most(error + cut, 2)}"
     else:
         text = with_error(value, error)
     return text if deviation is None else f"{text} (se {_rounded(deviation)})"
