@@ -59,8 +59,8 @@ def command(
             "a density; histogram, layers or sweep of ratios; matrix or distance of an overlap; sweep or "
             "terms of a sharpness; weights or parts of a re-weighting; overview, alignment or batches of "
             "noise; barrier or line, plane or surface, and trajectory of a slice; sweep of finite "
-            "differences; overview, curvature or ratios of a monitor. Of several checkpoints: training of every kind, eigenvalues of eigen, measures of "
-            "ratios; study of all kinds at once. "
+            "differences; overview, curvature or ratios of a monitor. Of several checkpoints: training of "
+            "every kind, eigenvalues of eigen, measures of ratios; study of all kinds at once. "
             "Default: the first that the run has.",
         ),
     ] = None,

@@ -3,8 +3,6 @@
 python study.py          # a few minutes; again: seconds, for what is stored is not computed again
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import landscape
