@@ -166,13 +166,17 @@ class BatchReporter:
     def note(self, text: str) -> None:
         """A line, once: sixty checkpoints may give cause for the same."""
         about, _, what = text.partition(": ")
+        if what.startswith("seed "):  # of each run; said once for all
+            what = "no --seed: each run draws its own and stores it, and this command finds it again"
         if what not in self._said:
             self._said.add(what)
             self._line(f"{about}: {what}")
 
     def reported(self, report: Report) -> None:
         """What came of one analysis; those found done are counted at the end."""
-        if report.outcome in ("computed", "failed") and not self._console.json:
+        new = report.error not in self._said
+        self._said.add(report.error)
+        if report.outcome == "computed" or (report.outcome == "failed" and new):
             self._line(_told(report))
 
     def changed(self, snapshot: Snapshot) -> None:

@@ -180,7 +180,8 @@ def _help(option: Option) -> str:
     text = option.help.replace("[", "\\[")
     if option.default in (None, (), False):
         return text
-    return f"{text} [dim]\\[default: {option.default}][/dim]"
+    default = ",".join(map(str, option.default)) if option.many else option.default
+    return f"{text} [dim]\\[default: {default}][/dim]"
 
 
 def _completion(option: Option) -> Callable[[str], list[str]] | None:

@@ -16,6 +16,7 @@ __all__ = [
     "printable",
     "remove_stale",
     "replace_atomically",
+    "saved_at",
     "short_names",
     "training_name",
 ]
@@ -55,6 +56,23 @@ def number_in(stem: str) -> int | None:
     """
     found = _TIME.findall(stem)
     return int(found[-1][1]) if found else None
+
+
+def saved_at(field: str, stem: str, step: int | None, epoch: int | None) -> int | None:
+    """When a checkpoint was saved: its ``step``, its ``epoch``, or the last ``number`` in its name.
+
+    Where the file does not know its step or epoch, its name may say it, in so many words.
+
+    >>> saved_at("epoch", "sam_epoch012", None, None), saved_at("step", "sam_epoch012", None, None)
+    (12, None)
+    """
+    if field == "number":
+        return number_in(stem)
+    known, words = (step, ("step", "iter")) if field == "step" else (epoch, ("epoch",))
+    if known is not None:
+        return known
+    found = [number for word, number in _TIME.findall(stem) if word.lower() in words]
+    return int(found[-1]) if found else None
 
 
 def short_names(paths: Sequence[str | Path]) -> list[str]:

@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from landscape.analyses.base import Analysis, Saved, Start, State, analysis
 from landscape.errors import (
     DONE,
@@ -43,8 +45,6 @@ from landscape.inputs import (
 from landscape.settings import option
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from landscape.problem import Problem
     from landscape.results import Provenance, Result
     from landscape.store import PartialFile
@@ -236,11 +236,11 @@ def execute(
         return execution.carry_out(None)
     execution.identity = identity = _identity(kind, problem, settings, run, of)
     partial = PartialFile(partial_path(path, identity))
-    if (found := _finished(path, identity, partial, run, observer)) is not None:
+    if (found := _finished(path, identity, partial, run, observer, problem)) is not None:
         return found
     ResultFile(path).check_writable()
     with _only_one(partial.path):
-        if (found := _finished(path, identity, partial, run, observer)) is not None:
+        if (found := _finished(path, identity, partial, run, observer, problem)) is not None:
             return found  # by another process, since we looked
         execution.inputs = chosen(module, settings, of, inputs or stored_inputs(module, settings, of, path))
         result = execution.carry_out(partial)
@@ -257,15 +257,22 @@ def execute(
 
 
 def _finished(
-    path: Path, identity: str, partial: PartialFile, run: RunSettings, observer: Observer
+    path: Path, identity: str, partial: PartialFile, run: RunSettings, observer: Observer, problem: Problem
 ) -> Result | None:
-    """The stored run of this identity, unless it is to be computed again or that was begun already."""
+    """The stored run of this identity, unless it is to be computed again or that was begun already.
+
+    Raises:
+        DataError: its loss is not the one that was expected.
+    """
     from landscape.store import ResultFile
 
     if run.fresh or partial.path.exists() or not _is_finished(path, identity):
         return None
+    found = ResultFile(path).read(identity)
+    if (loss := getattr(found, "loss", None)) is not None and np.ndim(loss) == 0:
+        problem.check_expected(float(loss))
     observer.note(f"the same run is stored ({identity} in {path}): shown from there; --fresh computes again")
-    return ResultFile(path).read(identity)
+    return found
 
 
 def _is_finished(path: Path, identity: str) -> bool:

@@ -70,7 +70,8 @@ class Option:
             str: isinstance(value, str) or (self.number and whole),
         }[self.type]
         if not fits:
-            raise ConfigurationError(f"{label} takes a {self.type.__name__}", found=repr(value))
+            article = "an" if self.type is int else "a"
+            raise ConfigurationError(f"{label} takes {article} {self.type.__name__}", found=repr(value))
         value = self.type(value)
         if self.choices and value not in self.choices:
             raise ConfigurationError(
@@ -159,8 +160,7 @@ def from_mapping(settings: type[S], values: Mapping[str, Any], where: str = "") 
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise ConfigurationError(
-                f"{where or settings.__name__} does not know {key!r}", do=f"it knows {', '.join(known)}"
-            )
+            who = where.rstrip(": ") or settings.__name__
+            raise ConfigurationError(f"{who} does not know {key!r}", do=f"it knows {', '.join(known)}")
         checked[name] = known[name].check(value, where)
     return settings(**checked)

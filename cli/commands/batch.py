@@ -39,8 +39,8 @@ def command(
     a kill or a power cut the same command goes on. --jobs N processes share the work; jobs of a cluster's
     array each take a --shard of it and meet in the folder.
 
-    Options of the analyses come from their tables in landscape.toml ([eigen], …) or from --set; those of
-    the batch itself may stand in a table [batch].
+    Options of the analyses come from their tables in landscape.toml (\\[eigen], …) or from --set; those of
+    the batch itself may stand in a table \\[batch].
 
     Examples:
       landscape batch 'runs/*.pt'

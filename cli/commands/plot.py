@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from landscape.errors import InputError
+from landscape.files import natural_order
 
 from ..console import Console
 from ..options import Debug, Json, Quiet
@@ -25,8 +27,8 @@ def command(
     names: Annotated[
         list[str],
         typer.Argument(
-            help="Result file, then, if wanted, the RUN to draw (default: the latest; the start of its id "
-            "will do). Runs in several result files are drawn in one picture.",
+            help="Result file, or a folder of them, then, if wanted, the RUN to draw (default: the latest; "
+            "the start of its id will do). Runs in several result files are drawn in one picture.",
             metavar="FILE... [RUN]",
         ),
     ],
@@ -149,6 +151,7 @@ def check_picture(path: Path) -> None:
 
 def _files_and_run(names: list[str]) -> tuple[list[Path], str | None]:
     """What exists or ends in .h5 is a file, the other is the run; where nothing is, the first is the file."""
+    names = [inside for name in names for inside in _in_folder(name)]
     is_file = [name.endswith(".h5") or Path(name).is_file() for name in names]
     if not any(is_file):
         is_file[0] = True
@@ -161,6 +164,19 @@ def _files_and_run(names: list[str]) -> tuple[list[Path], str | None]:
         )
     files = [Path(name) for name, file in zip(names, is_file, strict=True) if file]
     return runs_of(list(dict.fromkeys(files))), others[0] if others else None
+
+
+def _in_folder(name: str) -> list[str]:
+    """The result files of a folder, or what a pattern in quotes matches; anything else as it is."""
+    path = Path(name)
+    if name and path.is_dir():
+        inside = sorted(path.glob("*.h5"), key=natural_order)
+        if not inside:
+            raise InputError(f"no result files in the folder {path}", do="landscape batch makes them")
+        return [str(file) for file in inside]
+    if glob.has_magic(name) and not path.exists():
+        return sorted(glob.glob(name), key=lambda found: natural_order(Path(found))) or [name]
+    return [name]
 
 
 def _draw_one(

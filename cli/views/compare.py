@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from landscape.files import printable
 
 from ..console import Console
-from ..numbers import at_most, figure, with_error
+from ..numbers import brief, figure
 from .common import counted
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["print_comparison", "print_correlations"]
 
-#: Errors below this share of the value are not shown digit by digit.
-_FINE = 1e-4
 _HOW = (
     "± is what a figure may be off by for the data it was measured on, se its standard error over their "
     "sampling; differs: beyond ±; beyond sampling: at 95 %, se and ± together."
@@ -95,18 +93,8 @@ def _ratio(difference: Difference) -> str:
 
 
 def _with(value: float, error: float | None, deviation: float | None) -> str:
-    """``value ± error (se …)``, as far as they are known; tiny errors without the digits that they allow.
-
-    Those then also hold what was cut off the value, so that what is shown is true.
-    """
-    if error is None:
-        text = figure(value, 4)
-    elif error <= _FINE * abs(value):
-        text = figure(value, 5)
-        cut = abs(value - float(text))
-        text += f" ± {at_most(error + cut, 2)}"
-    else:
-        text = with_error(value, error)
+    """``value ± error (se …)``, as far as they are known."""
+    text = figure(value, 4) if error is None else brief(value, error)
     return text if deviation is None else f"{text} (se {_rounded(deviation)})"
 
 

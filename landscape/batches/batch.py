@@ -9,6 +9,7 @@ import signal
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ class WarmStarts:
         return {**dataclasses.asdict(self), "path": str(self.path), "saving": self.saving}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BatchResult:
     """What came of a batch.
 
@@ -114,6 +115,12 @@ class BatchResult:
     stopped: str
     seconds: float
     folder: Path
+
+    def __repr__(self) -> str:
+        """How many of what; the reports would fill pages."""
+        counts = Counter(one.outcome for one in self.reports)
+        said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing done"
+        return f"<BatchResult: {said}; {self.folder}>"
 
     def of(self, outcome: str) -> list[Report]:
         """The reports of one outcome."""

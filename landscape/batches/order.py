@@ -89,7 +89,7 @@ def units(runs: Sequence[Sequence[Seen]], chained: bool) -> list[Unit]:
     """
     found = []
     for run in runs:
-        count = -(-len(run) // CHAIN) if chained else len(run)
+        count = max(-(-len(run) // CHAIN), min(2, len(run) // 2)) if chained else len(run)
         ends = [round(i * len(run) / count) for i in range(count + 1)]
         found += [Unit(tuple(run[low:high])) for low, high in pairwise(ends)]
     long = [i for i, unit in enumerate(found) if len(unit.checkpoints) > 1]

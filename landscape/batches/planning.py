@@ -13,7 +13,14 @@ from landscape.analyses.base import ANALYSES, analysis
 from landscape.batches.parts import Analysis, Spec
 from landscape.errors import ConfigurationError, InputError
 from landscape.files import natural_order, printable
-from landscape.project import BatchSettings, Config, ProblemSettings, configured_checkpoints, read_config
+from landscape.project import (
+    BatchSettings,
+    Config,
+    ProblemSettings,
+    check_pieces,
+    configured_checkpoints,
+    read_config,
+)
 from landscape.run import RunSettings
 from landscape.settings import from_mapping, options_of
 
@@ -21,6 +28,8 @@ __all__ = ["BatchPlan", "planned_batch"]
 
 #: Where results go unless told otherwise.
 _FOLDER = "landscape-results"
+#: Endings of the files that a folder of checkpoints is taken to consist of.
+_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,9 @@ def planned_batch(
         warm=chosen.warm_starts,
         command=command,
     )
-    return BatchPlan(_found(checkpoints, settings, start), spec, chosen, threads)
+    found = _found(checkpoints, settings, start)
+    check_pieces(found, settings, given=spec.given, start=start)
+    return BatchPlan(found, spec, chosen, threads)
 
 
 def _analysis(kind: str, given: Mapping[str, Any], batch: BatchSettings, config: Config | None) -> Analysis:
@@ -126,9 +137,27 @@ def _found(checkpoints: Sequence[str | Path], settings: ProblemSettings, start: 
     return tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in found))
 
 
+def _inside(folder: Path) -> list[Path]:
+    """The checkpoints in a folder that is none itself."""
+    found = [
+        path
+        for path in folder.iterdir()
+        if path.suffix in _ENDINGS or ((path / "config.json").is_file() and not path.name.startswith("."))
+    ]
+    if not found:
+        raise InputError(
+            f"no checkpoints in the folder {printable(folder)}",
+            found=f"no file that ends in {', '.join(_ENDINGS)}, and no folder with a config.json",
+            do="name files, or a pattern in quotes such as 'runs/*'",
+        )
+    return sorted(found, key=natural_order)
+
+
 def _matching(text: str, start: Path) -> list[Path]:
-    """The file of this name, or the files that the pattern matches."""
+    """The file of this name, those in the folder of this name, or those that the pattern matches."""
     path = start / Path(text).expanduser()
+    if path.is_dir() and not (path / "config.json").is_file():
+        return _inside(path)
     if path.exists():
         return [path]
     found = [Path(name) for name in glob.glob(str(path), recursive=True)] if glob.has_magic(text) else []

@@ -227,10 +227,12 @@ class Pool:
             worker.asked = True
 
     def _end(self) -> None:
-        """End all processes: the idle ones by closing their pipes, the others by signals."""
+        """End all processes: the idle ones at once, the others when they have put down what they are at."""
         for worker in self._all:
             worker.pipe.close()
-            if worker.task is not None:
+            if worker.task is None:
+                worker.process.kill()  # nothing is under way, and a Python with torch takes a second to leave
+            else:
                 worker.process.terminate()
         deadline = time.monotonic() + _GRACE
         for worker in self._all:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ from landscape.store import Header, ResultFile, default_path, partial_path
 
 if TYPE_CHECKING:
     from landscape.problem import Problem
-    from landscape.project import Resolved
+    from landscape.project import Config, Resolved
     from landscape.results import EigenResult, Result
 
 __all__ = ["Event", "Worker", "inspect", "is_warm"]
@@ -144,7 +145,9 @@ class Worker:
         for one in todo:
             known = self._recipe(seen, group, one)
             found = done.get(known)
-            if found is not None and not one.run.fresh and not partial_path(path, found.id).exists():
+            known_loss = group.problem.expect_loss is None  # or it must be looked at
+            done_before = found is not None and not partial_path(path, found.id).exists()
+            if found is not None and done_before and known_loss and not one.run.fresh:
                 self._emit(_found(seen, one, found, path))
                 continue
             self._emit(Begun(seen.path, one.kind))
@@ -264,14 +267,19 @@ class Worker:
 
     def _model_of(self, seen: Seen) -> str:
         """What tells the models of checkpoints apart: the configuration goes by their names."""
-        from landscape.project import read_config
-
-        settings = self._spec.problem
-        config = read_config(Path(settings.config) if settings.config else None, self._spec.start)
+        config = self._config
         named = None if config is None else config.model_for(seen.path.name)
         own = seen.path / "config.json"  # a folder that describes its own model
         content = hashlib.sha256(own.read_bytes()).hexdigest() if own.is_file() else ""
         return f"{named} {content}"
+
+    @functools.cached_property
+    def _config(self) -> Config | None:
+        """Read once: what a batch began with holds for all of it."""
+        from landscape.project import read_config
+
+        path = self._spec.problem.config
+        return read_config(Path(path) if path else None, self._spec.start)
 
     def _resolve(self, seen: Seen) -> Resolved:
         from landscape.project import resolve

@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 from landscape.errors import InputError
 from landscape.files import printable
 from landscape.plots.bars import layers_shown, short_names
+from landscape.plots.eigenvalue_lines import named_pairs
 from landscape.plots.lines import LOOKS, Line, Look, Panel, draw_panels, legend_of_figure
 from landscape.plots.panels import CURVATURES, matrix_name, unit
 from landscape.plots.series import TrainingRun, series_caption, training_runs
@@ -64,8 +65,6 @@ LAYERS: Mapping[str, tuple[str, str, str]] = {
 }
 _HIGH, _MARGIN = 1.7, 1.3
 _PANELS, _COLUMNS = 32, 4
-#: The largest eigenvalues that are drawn as lines.
-_LINES = 20
 
 
 def training(results: Sequence[Result], *, measure: Sequence[str] | None = None) -> Axes:
@@ -261,21 +260,23 @@ def _studied(
 def eigenvalues(results: Sequence[EigenResult], *, learning_rate: float | None = None) -> Axes:
     """Draw every eigenvalue over training as a line of its own, training runs side by side.
 
-    Eigenvalues are counted from the largest; light lines are the smaller ones. Returns the first axes.
+    Each is counted from the end that it was found at (λ₁ the largest, λₙ the smallest), of the largest |λ| as
+    θ₁, θ₂, … by size; light lines come later. Returns the first axes.
 
     Raises:
-        InputError: fewer than two results, two of one training run and step, or no eigenvalues.
+        InputError: fewer than two results, two of one training run and step, no eigenvalues, or such of
+            different ends of the spectrum.
     """
     runs = training_runs(results)
     most = max(len(result.eigenvalues) for result in results)
     if not most:
         raise InputError("these runs have no eigenvalues", do="measure again with more products or time")
-    count, limit = min(most, _LINES), _limit(results, learning_rate)
-    looks = _shades(count)
+    named, limit = named_pairs(results, most), _limit(results, learning_rate)
+    looks = _shades(len(named))
     label = f"Eigenvalue\n({unit(results[0].operator)})"
     panels = []
     for run in runs:
-        lines = [Line.of(run, _pair(i), looks[i], f"λ{str(i + 1).translate(_LOW)}") for i in range(count)]
+        lines = [Line.of(run, read, look, name) for (name, read), look in zip(named, looks, strict=True)]
         title = printable(run.name).replace("$", r"\$") if len(runs) > 1 else ""
         panels.append(Panel(label, "λ", lines, run.words, limit, title))
     with style():
@@ -286,26 +287,10 @@ def eigenvalues(results: Sequence[EigenResult], *, learning_rate: float | None =
     return axes[0]
 
 
-_LOW = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-
-
 def _shades(count: int) -> list[Look]:
     """From dark to light, markers in turn."""
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, count))
     return [Look(to_hex(colour), LOOKS[i % len(LOOKS)].marker, "-") for i, colour in enumerate(colours)]
-
-
-def _pair(i: int) -> Callable[[EigenResult], Reading | None]:
-    """The reading of the i-th eigenvalue."""
-
-    def read(result: EigenResult) -> Reading | None:
-        value = finite(result.eigenvalues[i]) if i < len(result.eigenvalues) else None
-        if value is None:
-            return None
-        error, deviation = finite(result.residuals[i] + result.noise_floor), finite(result.standard_errors[i])
-        return Reading(value, error, BOUND, deviation)
-
-    return read
 
 
 def layers(results: Sequence[Result]) -> Axes:

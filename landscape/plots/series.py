@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from landscape.errors import InputError
-from landscape.files import printable, training_name
+from landscape.files import printable, saved_at, training_name
 from landscape.results import CheckpointReference, DataResult, Result
 
 R = TypeVar("R", bound=Result)
@@ -24,7 +24,7 @@ __all__ = ["TrainingRun", "series_caption", "time_axis", "training_runs"]
 
 #: Characters of a line of a title.
 _LINE = 95
-_FIELDS = {"step": "Training step", "epoch": "Epoch"}
+_FIELDS = {"step": "Training step", "epoch": "Epoch", "number": "Number in the checkpoint's name"}
 #: A checkpoint is early if saved before this share of the time.
 _EARLY = 0.1
 
@@ -42,10 +42,11 @@ class TrainingRun(Generic[R]):
 
 
 def training_runs(results: Sequence[R]) -> list[TrainingRun[R]]:
-    """The results apart by training run, each in its order: by step, else by epoch, else as given.
+    """The results apart by training run, each in its order.
 
-    Checkpoints are of one training run if their names differ in numbers only; a set that this would break
-    into single ones is one run, unless two of them are of the same step.
+    That is by step, where all know theirs, else by epoch, else by the numbers in their names where these tell
+    them apart, else as given. Checkpoints are of one training run if their names differ in numbers only; a
+    set that this would break into single ones is one run, unless two of them are of the same step.
 
     Raises:
         InputError: fewer than two results, or two of one name and step.
@@ -56,11 +57,13 @@ def training_runs(results: Sequence[R]) -> list[TrainingRun[R]]:
             found=str(len(results)),
             do="give the result files of several checkpoints",
         )
-    field = next((f for f in _FIELDS if all(_when(result, f) is not None for result in results)), None)
-    when = [_when(result, field) for result in results] if field else []
     groups: dict[str, list[R]] = {}
     for result in results:
         groups.setdefault(training_name(_stem(result)), []).append(result)
+    field = next((f for f in _FIELDS if all(_when(result, f) is not None for result in results)), None)
+    if field == "number" and any(_same_times(group) for group in groups.values()):
+        field = None
+    when = [_when(result, field) for result in results] if field else []
     apart = min(map(len, groups.values())) > 1 or len(set(when)) < len(when)
     if not apart:
         groups = {_stem(results[0]): list(results)}
@@ -88,7 +91,13 @@ def _ordered(name: str, results: Sequence[R], field: str | None) -> TrainingRun[
 
 def _when(result: Result, field: str) -> int | None:
     reference = _checkpoint(result)
-    return None if reference is None else getattr(reference, field)
+    return None if reference is None else saved_at(field, _stem(result), reference.step, reference.epoch)
+
+
+def _same_times(results: Sequence[Result]) -> bool:
+    """Whether the numbers in the names of some are the same."""
+    numbers = [_when(result, "number") for result in results]
+    return len(set(numbers)) < len(numbers)
 
 
 def series_caption(runs: Sequence[TrainingRun[R]]) -> str:

@@ -9,7 +9,7 @@ from landscape.project.batch import BatchSettings
 from landscape.project.checkpoints import configured_checkpoints
 from landscape.project.config import Config, read_config
 from landscape.project.request import NothingToGoOn
-from landscape.project.resolve import Resolved, load_problem, resolve
+from landscape.project.resolve import Resolved, check_pieces, load_problem, resolve
 from landscape.project.settings import ProblemSettings, parse_size
 from landscape.project.template import template
 
@@ -19,6 +19,7 @@ __all__ = [
     "NothingToGoOn",
     "ProblemSettings",
     "Resolved",
+    "check_pieces",
     "configured_checkpoints",
     "load_problem",
     "parse_size",

@@ -6,6 +6,7 @@ nothing is looked up on the network, and the weights come from elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,9 @@ def make_pretrained(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[str, ...]]
     name = _architecture(checkpoint)
     library = _library(checkpoint)
     try:
-        config, builder, kind = _found(library, checkpoint, name)
-        attention = "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
-        with preserved_randomness():
+        with preserved_randomness(), _offline():
+            config, builder, kind = _found(library, checkpoint, name)
+            attention = "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
             model: nn.Module = builder.from_config(
                 config, attn_implementation=attention, trust_remote_code=False
             )
@@ -80,6 +81,19 @@ def make_pretrained(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[str, ...]]
     elif half := sorted(str(d).removeprefix("torch.") for d in dtypes - {torch.float32}):
         notes.append(f"weights in {', '.join(half)} are raised to float32; the rounding they have had stays")
     return model, tuple(notes)
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """The hub out of reach: some models look for kernels there, or for what ``config.json`` names."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _architecture(checkpoint: Checkpoint) -> str:

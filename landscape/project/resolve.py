@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from landscape.errors import ConfigurationError
+from landscape.errors import CheckpointError, ConfigurationError
 from landscape.project.code import Importer, Source
 from landscape.project.config import NAME, Config, read_config
 from landscape.project.pieces import (
@@ -20,7 +20,7 @@ from landscape.project.pieces import (
     make_model,
 )
 from landscape.project.pretrained import make_pretrained
-from landscape.project.request import Request, settle
+from landscape.project.request import NothingToGoOn, Request, settle
 from landscape.project.settings import PIECES, ProblemSettings, parse_size
 from landscape.project.text import shown
 from landscape.settings import from_mapping
@@ -85,6 +85,31 @@ def resolve(
     """
     config = read_config(Path(settings.config) if settings.config else None, start)
     return _resolve(checkpoint_path, settings, given, start, config, beside)
+
+
+def check_pieces(
+    checkpoints: Sequence[Path], settings: ProblemSettings, *, given: Collection[str], start: Path
+) -> None:
+    """Check that something says which model, data and loss belong to one of the checkpoints at least.
+
+    Nothing of the user's is run.
+
+    Raises:
+        NothingToGoOn: of the first, if of none of them.
+        ConfigurationError: wrong options or configuration.
+    """
+    config = read_config(Path(settings.config) if settings.config else None, start)
+    refusal: NothingToGoOn | None = None
+    for checkpoint in checkpoints:
+        try:
+            settle(checkpoint, settings, given, start, config).require(start)
+            return
+        except NothingToGoOn as error:
+            refusal = refusal or error
+        except CheckpointError:  # which will be said of it alone
+            continue
+    if refusal is not None:
+        raise refusal
 
 
 def load_problem(

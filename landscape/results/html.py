@@ -95,7 +95,8 @@ def _measured(result: Result) -> list[Sequence[str]]:
         known = bool(reading.error)  # of an exact figure there is nothing to say
         value = with_error(reading.value, reading.error or 0.0) if known else figure(reading.value, 6)
         deviation = "" if reading.standard_error is None else figure(reading.standard_error, 2)
-        rows.append((measure.label, value, deviation, measure.unit, reading.meaning if known else ""))
+        unit, meaning = measure.unit_of(result), reading.meaning if known else ""
+        rows.append((measure.label, value, deviation, unit, meaning))
     return rows or [(q.name, figure(value, 6), "", q.unit, "") for q, value in _scalars(result)]
 
 

@@ -30,18 +30,29 @@ __all__ = ["NOISE", "RATIOS", "REWEIGHT", "SHARPNESS"]
 # -- ratios --------------------------------------------------------------------------------------------------
 
 
+#: Classes that rounding puts nothing into: what nothing depends on has a gradient of exactly zero.
+_EXACT = ("dead", "nonfinite")
+
+
 def _fraction(name: str) -> Callable[[RatiosResult], Reading | None]:
-    """The share of a class: its error is what rounding may have moved, or a standard error over batches."""
+    """The share of a class: what rounding may have moved out of it and into it, and a standard error.
+
+    What may be missing from the class was counted in any of the others.
+    """
 
     def read(result: RatiosResult) -> Reading | None:
         where = np.flatnonzero(np.asarray(result.classes) == name)
         if not len(where):
             return None
-        error = finite(result.uncertain[where[0]])
+        share = float(result.fractions[where[0]])
+        moved, every = finite(result.uncertain[where[0]]), finite(np.sum(result.uncertain))
         deviation = finite(result.fraction_errors[where[0]])
+        if moved is None or every is None:
+            return Reading(share, standard_error=deviation, sampling=_BATCHES)
+        others = 0.0 if name in _EXACT else max(every - moved, 0.0)
         return Reading(
-            float(result.fractions[where[0]]), error, "what rounding may have moved", deviation,
-            sampling=_BATCHES,
+            share, max(moved, others), "what rounding may have moved", deviation, sampling=_BATCHES,
+            interval=(share - moved, share + others),
         )  # fmt: skip
 
     return read

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, overload
 
 from landscape.errors import InputError, StoreError
-from landscape.files import natural_order, number_in, printable, training_name
+from landscape.files import natural_order, printable, saved_at, training_name
 from landscape.results import jsonable
 from landscape.store import Header, ResultFile, holds_vectors
 from landscape.store.hdf import attributes, group_at, groups, opened
@@ -278,12 +278,15 @@ def _ordered(entries: Iterable[Stored]) -> tuple[Stored, ...]:
 
 def _time(entries: Sequence[Stored]) -> Callable[[Stored], int | None]:
     """What orders the runs of one training run: the first of step, epoch and number that all have."""
-    clocks: tuple[Callable[[Stored], int | None], ...] = (
-        lambda e: e.header.checkpoint_step,
-        lambda e: e.header.checkpoint_epoch,
-        lambda e: number_in(PurePosixPath(e.checkpoint).stem),
-    )
-    return next((c for c in clocks if all(c(e) is not None for e in entries)), lambda _: None)
+    for field in ("step", "epoch", "number"):
+
+        def clock(entry: Stored, field: str = field) -> int | None:
+            header, stem = entry.header, PurePosixPath(entry.checkpoint).stem
+            return saved_at(field, stem, header.checkpoint_step, header.checkpoint_epoch)
+
+        if all(clock(entry) is not None for entry in entries):
+            return clock
+    return lambda _: None
 
 
 def _content(entry: Stored) -> str:

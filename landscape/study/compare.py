@@ -160,8 +160,9 @@ def _over_time(
     """A row for each measure and time that the first and another side have."""
     by_time = [{when(run, field): run.result for run in runs} for runs in picked.runs]
     times = sorted(time for time in by_time[0] if time is not None and any(time in o for o in by_time[1:]))
-    for side, there in zip(sides, by_time, strict=True):
-        if missing := len(set(there) - set(times)):
+    for side, runs, there in zip(sides, picked.runs, by_time, strict=True):
+        # Of several checkpoints of one time the last is taken; those of no known time are none of these.
+        if missing := len(runs) - len(there.keys() & set(times)):
             unmatched[side.name] += missing
     rows = [
         _row(picked.kind, measure, [there.get(time) for there in by_time], time)

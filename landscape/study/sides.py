@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from landscape.errors import InputError, StoreError
-from landscape.files import natural_order, number_in, printable, short_names, training_name
+from landscape.files import natural_order, printable, saved_at, short_names, training_name
 from landscape.results import Result
 from landscape.results.measures import MEASURES
 from landscape.store import holds_vectors
@@ -234,10 +234,9 @@ def _folder(side: Side) -> Path:
 def when(run: Run, field: str) -> int | None:
     """The step or epoch of a run's checkpoint, or the ``number`` in its name."""
     reference = run.provenance.checkpoint
-    if field == "number":
-        return number_in(_name_of(run))
-    found: int | None = None if reference is None else getattr(reference, field)
-    return found
+    if reference is None:
+        return None
+    return saved_at(field, _name_of(run), reference.step, reference.epoch)
 
 
 def time_of(run: Run) -> int | None:

@@ -38,7 +38,7 @@ __all__ = [
 #: What to install for pandas and xarray.
 EXTRA = "pip install 'landscape-diagnostics[tables]'"
 #: Columns that say which run a row belongs to.
-_RUN = ("run", "kind", "checkpoint", "training", "step", "epoch", "status")
+_RUN = ("run", "kind", "checkpoint", "training", "step", "epoch", "status", "started")
 _MEASURE = ("measure", "value", "error", "error_meaning", "standard_error", "unit")
 #: Columns of the errors of an element, each left out where no run has it.
 _ERRORS = ("low", "high", "error", "standard_error", "error_meaning")
@@ -81,7 +81,7 @@ def measures_table(runs: Runs) -> Table:
             if (reading := measure.read(result)) is not None:
                 meaning = reading.meaning if reading.error is not None else None
                 found = (reading.value, reading.error, meaning, reading.standard_error)
-                rows.append((*whose, measure.name, *found, measure.unit))
+                rows.append((*whose, measure.name, *found, measure.unit_of(result)))
     return Table((*_RUN, *_MEASURE), tuple(rows))
 
 
@@ -180,7 +180,8 @@ def _has(kind: str, name: str) -> bool:
 
 def _identity(entry: Stored) -> tuple[Any, ...]:
     h = entry.header
-    return h.id, h.kind, entry.checkpoint, entry.training, h.checkpoint_step, h.checkpoint_epoch, h.status
+    when = h.checkpoint_step, h.checkpoint_epoch
+    return h.id, h.kind, entry.checkpoint, entry.training, *when, h.status, h.started
 
 
 def _elements(result: Result, quantity: Quantity, value: Any) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -283,6 +284,29 @@ def test_no_network_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(socket.socket, "connect", refused)
     monkeypatch.setattr(socket, "getaddrinfo", refused)
     assert problem(folder).size
+
+
+def test_the_hub_is_out_of_reach_while_a_model_is_built(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a model whose class fetches something by a name in the configuration."""
+    asked: list[object] = []
+
+    def fetching(*args: object, **options: object) -> nn.Module:
+        huggingface_hub.hf_hub_download("someone/kernels", "config.json")
+        raise AssertionError("fetched")
+
+    def noted(*args: object) -> None:
+        asked.append(args)
+        raise OSError
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_config", fetching)
+    monkeypatch.setattr(socket, "getaddrinfo", noted)
+    with pytest.raises(ConfigurationError, match="cannot be built"):
+        problem(folder)
+    assert not asked
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 @pytest.mark.parametrize("asked", ["flash_attention_2", "someone/kernels", "flex_attention"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from landscape_cli.views.compare import _with
 from tests.cli.support import call
 from tests.support.training_results import eigen_at, store, trace_at, trainings
 
@@ -51,6 +52,18 @@ def test_figures_side_by_side(pair: list[Path]) -> None:
     assert "Bonferroni" in done.stdout
     assert "Note: all are of the same examples" in done.stderr
     assert call("compare", *pair, "-q").stderr == ""
+
+
+def test_what_is_shown_of_tiny_errors_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = (2.469987654321, 0.123456789)
+    store(Path(), [eigen_at(f"{name}.pt", 5, x) for name, x in zip("ab", values, strict=True)])
+    done = call("compare", *sorted(Path().glob("*.h5")), "--json")
+    exact = {row["measure"]: row for row in json.loads(done.stdout)["comparison"]["rows"]}["lambda_max"]
+    for error in (1e-15, 1e-9, 3e-6):
+        for reading in exact["readings"]:
+            value, half = map(float, _with(reading["value"], error, None).split(" ± "))
+            assert abs(reading["value"] - value) <= half < 1.1 * error + 1e-4 * value
 
 
 def test_more_than_two_are_held_against_the_first(pair: list[Path], tmp_path: Path) -> None:

@@ -201,6 +201,25 @@ def test_eigenvalues_are_lines_of_each_training_run() -> None:
         figure_of_series(nothing, "eigenvalues")
 
 
+def test_eigenvalues_are_counted_from_the_end_they_were_found_at() -> None:
+    values = np.array([4.0, 3.0, -2.0, -5.0])
+    names = {
+        "largest": [("λ₁", 4), ("λ₂", 3), ("λ₃", -2), ("λ₄", -5)],
+        "smallest": [("λₙ", -5), ("λₙ₋₁", -2), ("λₙ₋₂", 3), ("λₙ₋₃", 4)],
+        "both": [("λ₁", 4), ("λ₂", 3), ("λₙ", -5), ("λₙ₋₁", -2)],
+        "magnitude": [("θ₁", -5), ("θ₂", 4), ("θ₃", 3), ("θ₄", -2)],
+    }
+    for which, expected in names.items():
+        own = {"which": which, "eigenvalues": values, "residuals": np.ones(4), "standard_errors": np.ones(4)}
+        results = [dataclasses.replace(r, **own) for r in _of("eigen", names=["sgd"])]
+        figure = figure_of_series(results, "eigenvalues")
+        assert _legend(figure)[:4] == [name for name, _ in expected]
+        lines = _lines(figure.axes[0])
+        np.testing.assert_allclose([line[0, 1] for line in lines[:4]], [value for _, value in expected])
+    with pytest.raises(InputError, match="different ends"):
+        figure_of_series([dataclasses.replace(results[0], which="both"), *results[1:]], "eigenvalues")
+
+
 def test_one_scale_for_panels_of_the_same_values() -> None:
     wide = [eigen_at(f"a{i}.pt", i, 10.0**i) for i in range(4)] + [
         eigen_at(f"b{i}.pt", i, 5.0) for i in range(2)

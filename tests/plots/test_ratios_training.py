@@ -82,7 +82,8 @@ def test_an_unknown_error_is_no_bar() -> None:
         (over_training(3), "Training step", [0, 100, 200]),
         ([r for i in (2, 1, 4) for r in _named(f"a{i}.pt", epoch=i)], "Epoch", [1, 2, 4]),
         (_named("b.pt", "a.pt", "c.pt"), "Checkpoint, in the order given", [1, 2, 3]),
-        ([*_named("a1.pt", step=5), *_named("a2.pt")], "Checkpoint, in the order given", [1, 2]),
+        ([*_named("a3.pt", step=5), *_named("a2.pt")], "Number in the checkpoint's name", [2, 3]),
+        ([*_named("a-epoch7.pt"), *_named("a-6.pt", epoch=6)], "Epoch", [6, 7]),
     ],
 )
 def test_the_time_is_the_step_else_the_epoch_else_the_order(

@@ -149,3 +149,7 @@ def test_a_kind_without_measures_shows_its_numbers() -> None:
     result = result_of(3)
     rows = {row[0]: row[1] for row in Page(result_html(result)).rows if row}
     assert rows["parameters"] == str(result.parameters)
+
+
+def test_units_of_second_moments_are_squared() -> None:
+    assert "loss² / weight²" in result_html(eigen_result(operator="fisher"))

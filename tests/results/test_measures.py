@@ -128,13 +128,38 @@ def test_bounds_of_a_density_are_not_random() -> None:
 
 def test_shares_have_rounding_or_a_spread_over_batches() -> None:
     whole, batches = readings(ratios_result()), readings(ratios_result(error=0.01))
-    assert whole["ckpt1"].error == 0.0003
+    assert whole["ckpt1"].error == pytest.approx(5 * 0.0003)  # what may be missing was counted in the others
     assert whole["ckpt1"].standard_error is None
     assert batches["ckpt1"].standard_error == 0.01
     assert batches["ckpt1"].sampling == "over mini-batches"
     assert batches["cosine"].error is None
     assert (batches["cosine"].standard_error, batches["cosine"].sampling) == (0.01, "over mini-batches")
     assert sum(whole[name].value for name in list(whole)[:10]) == pytest.approx(1)
+
+
+def test_the_error_of_a_share_holds_what_rounding_put_elsewhere() -> None:
+    """Gradients with r around 1 and around 0, both moved by rounding: what was lost is in other classes."""
+    generator = np.random.default_rng(3)
+    rounding = 0.01
+    g = generator.normal(size=4000)
+    h = g * np.where(generator.random(4000) < 0.5, 1.003, 0.003)
+    g, h = np.append(g, 0.0), np.append(h, 0.0)
+    truth = readings(ratios_result(g, h, layers=1))
+    moved = np.sign(g) * np.where(np.abs(h) > 0.02, h * np.sign(g) - 0.9 * rounding, -0.5 * rounding)
+    near = ((np.abs(np.abs(g) - np.abs(moved)) <= 2 * rounding) | (np.abs(moved) <= rounding)) & (g != 0)
+    found = readings(
+        ratios_result(g, moved, layers=1, uncertain=ratios_result(g[near], moved[near]).counts / len(g))
+    )
+    for name in ("ckpt1", "ckpt2", "ckpt3", "ckpt4", "dead"):
+        reading, true = found[name], truth[name].value
+        assert reading.interval is not None
+        assert reading.error is not None
+        assert reading.interval[0] <= true <= reading.interval[1]
+        assert abs(true - reading.value) <= reading.error
+    assert found["ckpt1"].sides is not None
+    upwards = truth["ckpt1"].value - found["ckpt1"].value
+    assert upwards > found["ckpt1"].sides[0]  # what was counted there as uncertain is not enough
+    assert found["dead"].error == 0
 
 
 def test_a_rise_has_rounding_and_data_errors_or_groups_or_directions() -> None:

@@ -309,6 +309,16 @@ def test_steps_without_a_counterpart_are_counted(tmp_path: Path) -> None:
     assert "sgd: 1 run without a counterpart" in found.notes
 
 
+def test_two_checkpoints_of_one_step_are_not_both_compared(tmp_path: Path) -> None:
+    steps = {"a1.pt": 10, "a2.pt": 20, "a3.pt": 20, "b1.pt": 10, "b2.pt": 20}
+    for name, step in steps.items():
+        store(tmp_path / name[0], [eigen_at(name, step, 4.0)])
+    found = compare(tmp_path / "a", tmp_path / "b", measure="lambda_max")
+    assert [row.at for row in found] == [10, 20]
+    assert "a: 1 run without a counterpart" in found.notes
+    assert not any(note.startswith("b:") for note in found.notes)
+
+
 @pytest.mark.parametrize(
     ("step", "epoch", "over"), [(True, None, "step"), (False, 1, "epoch"), (False, None, "number")]
 )

@@ -51,6 +51,12 @@ def test_measures_are_those_of_the_results(tmp_path: Path) -> None:
         assert row["run"] == f"{row['kind']}-{row['training']}-step{row['step']}"
 
 
+def test_units_of_second_moments_are_squared(tmp_path: Path) -> None:
+    table = measures_table(stored(tmp_path, eigen_result(operator="fisher"), eigen_result()))
+    units = [row["unit"] for row in table.dicts() if row["measure"] == "lambda_max"]
+    assert units == ["loss² / weight²", "loss / weight²"]
+
+
 def test_a_frame_of_measures_is_tidy(tmp_path: Path) -> None:
     frame = open_runs(study(tmp_path)).pandas()
     wide = frame.pivot(index=["training", "step"], columns=["kind", "measure"], values="value")
