@@ -150,6 +150,7 @@ class Problem:
                 raise ConfigurationError(f"{name} must be at least 1", found=str(number))
         self.device = compute_device(device)
         self.dtype, notes = compute_dtype(model, dtype)
+        self._own_dtypes = tuple(tensor.dtype for tensor in (*model.parameters(), *model.buffers()))
         self.model = cast(own_copy(model), self.device, self.dtype).train(train_mode)
         self.loss: Loss = resolve_loss(loss, count)
         adapt_library_model(self.model, logits=self.loss.module is not None)
@@ -533,7 +534,15 @@ class Problem:
         Raises:
             CheckpointError: it cannot be read, is not trusted, or does not fit the model.
         """
-        return self.rewritten(lambda model: self.reader(path, model))
+
+        def read(model: nn.Module) -> CheckpointReference:
+            # In the model's own dtypes first, as it was read when this problem was made: what the file
+            # holds more precisely is rounded in the same way.
+            for tensor, dtype in zip((*model.parameters(), *model.buffers()), self._own_dtypes, strict=True):
+                tensor.data = tensor.data.to(dtype)
+            return self.reader(path, model)
+
+        return self.rewritten(read)
 
     def rewritten(self, write: Callable[[nn.Module], CheckpointReference | None]) -> Problem:
         """The same problem at the weights that ``write`` puts into a copy of the model, and says what of."""

@@ -20,7 +20,7 @@ __all__ = ["print_comparison", "print_correlations"]
 
 _HOW = (
     "± is what a figure may be off by for the data it was measured on, se its standard error over their "
-    "sampling; differs: beyond ±; beyond sampling: at 95 %, se and ± together."
+    "sampling; differs: beyond ±; beyond sampling: at 95 %, se and ± together; ?: such an error is not known."
 )
 
 

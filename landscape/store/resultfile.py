@@ -125,16 +125,21 @@ class ResultFile:
         with self._locked():
             if self.path.exists():
                 self.runs()
-            probe = self.path.with_name(f".{self.path.name}.probe")
-            replace_atomically(probe, lambda file: file.write(bytes(1 << 16)))
-            probe.unlink()
+            replace_atomically(self._probe, lambda file: file.write(bytes(1 << 16)))
+            self._probe.unlink()
+
+    @property
+    def _probe(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.probe")
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         with os_errors("write", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path, self._lock_timeout):
-                remove_stale(self.path)
+                for written in (self.path, self._probe):
+                    remove_stale(written)
+                self._probe.unlink(missing_ok=True)  # a kill came between
                 yield
 
     def _replace(self, image: bytes) -> None:

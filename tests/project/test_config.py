@@ -88,7 +88,7 @@ def test_every_option_is_a_key_with_hyphen_or_underscore(project: Path, write: W
 def test_every_key_checks_its_type(project: Path, write: Write, name: str) -> None:
     (known,) = (o for o in options_of(ProblemSettings) if o.name == name)
     write("landscape.toml", f"{name} = {'1979-05-27'}")
-    with pytest.raises(ConfigurationError, match=f"landscape.toml: {name} takes a {known.type.__name__}"):
+    with pytest.raises(ConfigurationError, match=f"landscape.toml: {name} takes an? {known.type.__name__}"):
         read_config(None, project)
 
 

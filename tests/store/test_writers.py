@@ -290,3 +290,11 @@ def test_no_room_for_the_whole_file(tmp_path: Path) -> None:
     assert run.stdout.count("write elsewhere with -o FILE") == 3, run.stdout + run.stderr
     assert run.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_of_a_look_whether_one_may_write_is_removed(tmp_path: Path) -> None:
+    file = ResultFile(tmp_path / "ckpt.h5")
+    for name in (".ckpt.h5.probe", "..ckpt.h5.probe.123.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    file.check_writable()
+    assert not list(tmp_path.iterdir())
