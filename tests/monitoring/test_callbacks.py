@@ -31,7 +31,7 @@ def stored(path: Path) -> MonitorResult:
 lightning = pytest.importorskip("lightning.pytorch")
 
 
-class Plain(lightning.LightningModule):  # type: ignore[name-defined,misc]
+class Plain(lightning.LightningModule):
     """Trained as most are."""
 
     def __init__(self, model: nn.Module) -> None:

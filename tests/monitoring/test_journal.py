@@ -28,7 +28,7 @@ def stored(path: Path) -> list[MonitorResult]:
     file = ResultFile(path)
     found = [file.read(header) for header in file.runs() if header.kind == "monitor"]
     assert all(isinstance(result, MonitorResult) for result in found)
-    return found  # type: ignore[return-value]
+    return found
 
 
 def started(path: Path, steps: int) -> subprocess.Popen[str]:
@@ -66,7 +66,7 @@ def test_kill_9_loses_at_most_the_last_measurement(tmp_path: Path, at: int) -> N
     (early,) = stored(path)  # readable as it is
     assert early.status == "partial"
     assert len(early.steps) > said - 20
-    assert recover(path) == [early.provenance.id]  # type: ignore[union-attr]
+    assert recover(path) == [early.provenance.id]
     (result,) = stored(path)
     assert result.status == "partial"
     assert result.steps.tolist() == list(range(len(result.steps)))
@@ -123,7 +123,7 @@ def test_recovered_is_what_would_have_been_written(tmp_path: Path) -> None:
     train(model, data, 9, monitor)
     monitor._ledger.write()
     (written,) = stored(path)
-    ResultFile(path).remove([written.provenance.id])  # type: ignore[union-attr]
+    ResultFile(path).remove([written.provenance.id])
     _die(monitor)
     recover(path)
     (found,) = stored(path)

@@ -251,7 +251,7 @@ def test_second_may_come_before_the_step() -> None:
     [
         ({"evry": 3}, "does not know 'evry'"),
         ({"every": 0}, "must be at least 1"),
-        ({"every": 2.5}, "takes a int"),
+        ({"every": 2.5}, "takes an int"),
         ({"new_weight": 0.0}, "above 0"),
         ({"rho": 0.0}, "rho must be above 0"),
         ({"trace_products": 3}, "at least 8"),

@@ -106,13 +106,13 @@ def test_overview_draws_what_there_is(whole: Path) -> None:
     assert any("not λmax" in label.replace("\n", " ") for label in lines)
     share = next(line for label, line in lines.items() if label.startswith("ckpt1"))
     assert np.asarray(share.get_ydata()).tolist() == result.fractions[:, 0].tolist()
-    widths = trace.containers[0].get_children()[-1].get_segments()  # type: ignore[attr-defined]
+    widths = trace.containers[0].get_children()[-1].get_segments()
     known = ~np.ma.getmaskarray(result.trace)
     assert len(widths) == known.sum() == 5
     assert widths[0][1][1] - widths[0][0][1] == pytest.approx(2 * result.trace_half_widths[0])
     assert loss.get_xlabel() == "Steps of the optimizer"
     assert "of the training time" in curvature.get_title(loc="left")
-    assert ratios.get_legend().get_title().get_text() == "Single training batches"  # type: ignore[union-attr]
+    assert ratios.get_legend().get_title().get_text() == "Single training batches"
 
 
 def test_views_and_places(whole: Path, tmp_path: Path) -> None:
