@@ -23,9 +23,9 @@ def main(epochs: int, output: str) -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     probe = x[:512], y[:512]
-    with landscape.Monitor(
-        model, "cross_entropy", probe, output=output, optimizer=optimizer, seed=0
-    ) as monitor:
+    # A step of so small a net takes less than a millisecond: 10 % of the time instead of 2, to see more of it.
+    settings = {"output": output, "optimizer": optimizer, "seed": 0, "budget": 0.1}
+    with landscape.Monitor(model, "cross_entropy", probe, **settings) as monitor:
         for _ in range(epochs):
             for batch in torch.randperm(len(x)).split(100):
                 cross_entropy(model(x[batch]), y[batch]).backward()
