@@ -23,7 +23,7 @@ def main(epochs: int, output: str) -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     probe = x[:512], y[:512]
-    # A step of so small a net takes less than a millisecond: 10 % of the time instead of 2, to see more of it.
+    # A step of so small a net takes less than a millisecond: 10 % of the time instead of 2, to see more.
     settings = {"output": output, "optimizer": optimizer, "seed": 0, "budget": 0.1}
     with landscape.Monitor(model, "cross_entropy", probe, **settings) as monitor:
         for _ in range(epochs):
