@@ -444,10 +444,12 @@ class Problem:
         """Raise a :class:`ComputationError` unless loss and gradient are finite."""
         where = f"examples {piece.first} to {piece.first + piece.examples - 1}"
         if not bool(torch.isfinite(loss)):
+            weights = self._bad_weights()
+            examples = "look at those examples (no later ones were tried), or use --dtype float64"
             raise ComputationError(
                 f"the loss is {float(loss.detach())} on {self._not_finite(piece) or where}",
-                found=self._bad_weights(),
-                do="look at those examples (no later ones were tried), or use --dtype float64",
+                found=weights,
+                do="take an earlier checkpoint, of before the training diverged" if weights else examples,
             )
         if not all(bool(torch.isfinite(part).all()) for part in gradient if part is not None):
             raise ComputationError(

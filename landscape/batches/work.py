@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -21,6 +22,7 @@ from landscape.errors import (
     FAILED,
     BusyError,
     CheckpointError,
+    ComputationError,
     InputError,
     Interrupted,
     LandscapeError,
@@ -206,8 +208,9 @@ class Worker:
         if not stored and result.status != "partial":
             return dataclasses.replace(report, outcome="found")  # another process was quicker
         if report.warm and compared:
-            afresh = execute(one.kind, problem, one.settings, one.run, store=False)
-            report = dataclasses.replace(report, cold_products=getattr(afresh, "products", None))
+            with contextlib.suppress(ComputationError):  # the result itself is stored
+                afresh = execute(one.kind, problem, one.settings, one.run, store=False)
+                report = dataclasses.replace(report, cold_products=getattr(afresh, "products", None))
         return report
 
     def _failed(self, seen: Seen, one: Analysis, error: LandscapeError) -> None:

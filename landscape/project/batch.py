@@ -49,7 +49,7 @@ class BatchSettings:
     warm_starts: bool = option(
         True,
         "Start the eigenvalues of a checkpoint from the eigenvectors of the one before it, which saves "
-        "products; every fifth begins afresh.",
+        "products; every fifth at least begins afresh.",
     )
     output: str | None = option(
         None, "Folder of the result files; default landscape-results.", short="-o", metavar="FOLDER"

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
@@ -13,7 +14,8 @@ from torch import nn
 import landscape
 from landscape.batches import Report
 from landscape.batches.work import Worker
-from landscape.errors import StoreError
+from landscape.errors import ComputationError, StoreError
+from landscape.run import execute
 from landscape.store import default_path
 from tests.batches.support import (
     CONFIG,
@@ -191,3 +193,22 @@ def test_a_full_disk_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert reports == ["eigen", "ratios"]
     monkeypatch.undo()
     assert sum(one.outcome == "found" for one in carried_out(plan).reports) == 2
+
+
+def test_a_start_afresh_that_fails_leaves_the_result_that_it_was_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def fail_afresh(kind: str, *args: Any, store: bool = True, **options: Any) -> Any:
+        if store:
+            return execute(kind, *args, **options)
+        tried.append(kind)
+        raise ComputationError("the second search failed")
+
+    monkeypatch.setattr("landscape.batches.work.execute", fail_afresh)
+    write_project(tmp_path, 4)
+    events = carried_out(planned(tmp_path, run=("eigen",)))
+    assert tried == ["eigen"]
+    assert [one.outcome for one in events.reports] == ["computed"] * 4
+    assert not any(one.cold_products for one in events.reports)

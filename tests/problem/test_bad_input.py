@@ -241,6 +241,13 @@ def test_the_examples_of_a_loss_that_is_not_finite_are_named(value: float) -> No
         skewed.measure(skewed.pieces(3))  # whole pieces before it have no terms
 
 
+def test_weights_that_are_not_finite_are_said_instead_of_the_examples() -> None:
+    model = mlp(4, 5, 3)
+    torch.nn.init.constant_(next(model.parameters()), float("nan"))
+    with pytest.raises(ComputationError, match=r"not finite.*\ndo: take an earlier checkpoint"):
+        Problem(model, "cross_entropy", (X, Y)).measure()
+
+
 def test_data_that_work_although_they_are_odd() -> None:
     """Batches larger than the data are clipped; float64 data serve a float32 model."""
     problem = Problem(mlp(4, 5, 3), "cross_entropy", (X.double().numpy(), Y.numpy()), batch_size=10_000)
