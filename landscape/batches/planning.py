@@ -78,6 +78,13 @@ def planned_batch(
         raise ConfigurationError(
             f"--run does not know {unknown[0]!r}", do=f"choose among {', '.join(ANALYSES)}"
         )
+    for name in ("test_data", "metric"):
+        if problem.get(name) and "slice" not in chosen.kinds:
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} belongs to slices, and none is run",
+                found=f"--run {','.join(chosen.kinds)}",
+                do="add slice to --run, or leave it out",
+            )
     given: dict[str, dict[str, Any]] = {kind: dict(options) for kind, options in (own or {}).items()}
     for kind, name, value in chosen.assignments:
         given.setdefault(kind, {})[name] = value

@@ -11,6 +11,7 @@ import pytest
 
 from landscape.batches import BatchPlan, planned_batch
 from landscape.errors import ConfigurationError, InputError
+from tests.batches.support import planned, write_project
 
 CONFIG = """\
 model = "problem.py:model"
@@ -163,3 +164,11 @@ def test_planning_loads_neither_torch_nor_code_of_the_user(folder: Path) -> None
     (folder / "problem.py").write_text("raise AssertionError\n")
     run = subprocess.run([sys.executable, "-c", IMPORTS], cwd=folder, capture_output=True, text=True)
     assert run.stdout.strip() == "[]", run.stderr
+
+
+@pytest.mark.parametrize(("name", "value"), [("test_data", "problem.py:data"), ("metric", ("m.py:f",))])
+def test_what_only_slices_show_is_refused_without_one(tmp_path: Path, name: str, value: object) -> None:
+    write_project(tmp_path, 1)
+    with pytest.raises(ConfigurationError, match=r"belongs to slices(?s:.*)add slice to --run"):
+        planned(tmp_path, problem={name: value}, run=("eigen",))
+    assert planned(tmp_path, problem={name: value}, run=("eigen", "slice")).spec.analyses[1].kind == "slice"
